@@ -7,12 +7,13 @@ Docs: https://fastcf.github.io/fastcf/learner.html.md"""
 # %% auto #0
 __all__ = ['FusedAdam', 'factors_and_biases', 'CFLearner', 'cf_learner', 'rmse_metric']
 
-# %% ../nbs/03_learner.ipynb #ffc5954f
+# %% ../nbs/03_learner.ipynb #43856403
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
+from fastai.callback.core import Callback
 from fastai.learner import Learner
-from fastai.losses import MSELossFlat
 from fastai.metrics import AccumMetric,mae
 from fastai.optimizer import OptimWrapper
 from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their like
@@ -47,12 +48,23 @@ def factors_and_biases(
     "Split the model's parameters into factors and biases"
     return [[model.user_weight.weight, model.item_weight.weight], [model.user_bias.weight, model.item_bias.weight]]
 
-# %% ../nbs/03_learner.ipynb #8b50b368
+# %% ../nbs/03_learner.ipynb #3783426f
+def _listens(cb, event_name):
+    "Whether `cb` has something to do at this event; `after_fit` resets every callback's `run`"
+    cls = type(cb)
+    return event_name == 'after_fit' or hasattr(cls, event_name) or event_name in vars(cb) or cls.__call__ is not Callback.__call__
+
+# %% ../nbs/03_learner.ipynb #cb9a5d08
 class CFLearner(Learner):
     "A `Learner` for ratings: ids in, ids out"
     def _bn_bias_state(self, with_bias):
         biases = L(factors_and_biases(self.model)[1]) if with_bias and isinstance(self.model, EmbeddingDotBias) else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
+
+    def __call__(self, event_name): L(event_name).map(self._call_one) if not isinstance(event_name, str) else self._call_one(event_name)
+    def _call_one(self, event_name):
+        for cb in sorted(self.cbs, key=lambda o: o.order):
+            if _listens(cb, event_name): cb(event_name)
 
     def _set_device(self, b): return b if b[0].device == next(self.model.parameters()).device else super()._set_device(b)
 
@@ -67,7 +79,7 @@ def _check_fits(y_range, dls):
         raise RatingsError([dict(column='y_range', fault=f"{bad.sum():,} ratings outside {y_range[0]:g} to {y_range[1]:g}: {first}", count=int(bad.sum()), rows=[],
                                  fix="Widen y_range, or pass rating_range to the loaders to find the rows")])
 
-# %% ../nbs/03_learner.ipynb #ca183189
+# %% ../nbs/03_learner.ipynb #60a89a49
 @delegates(Learner.__init__, but=['splitter', 'model'])
 def cf_learner(
     dls:CFDataLoaders, # Ratings
@@ -89,7 +101,7 @@ def cf_learner(
         model = EmbeddingDotBias(len(c.item), len(c.user), factor_count, y_range)
     if model.y_range is None: model.item_bias.weight.data += dls.train_ds.ratings.mean()
     else: _check_fits(model.y_range, dls)
-    return CFLearner(dls, model, loss_func=ifnone(loss_func, MSELossFlat()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
+    return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
 
 def rmse_metric(): return AccumMetric(_rmse, name='rmse')
@@ -183,7 +195,7 @@ def recommend(self:CFLearner,
         tops.append(scores.topk(min(k, len(c.item))))
     return _ranked(self, users, rows, map(torch.cat, zip(*tops)), c.user.name, c.item.name, 'prediction')
 
-# %% ../nbs/03_learner.ipynb #ef225709
+# %% ../nbs/03_learner.ipynb #8b0845cf
 @patch
 @torch.no_grad()
 def similar_items(self:CFLearner,
@@ -194,7 +206,7 @@ def similar_items(self:CFLearner,
     "The items whose factors point the same way"
     items,k,c = _listed(items),_count('k', k),self.dls.catalog
     rows = torch.as_tensor(_known_rows(self, items, True, 'error'))
-    unit = torch.nn.functional.normalize(self.model.item_weight.weight.float())
+    unit = nn.functional.normalize(self.model.item_weight.weight.float())
     rare = (self.dls.counts() < max(1, min_ratings)).to(unit.device)
     tops = []
     for part in rows.split(max(1, 2**24 // len(c.item))):

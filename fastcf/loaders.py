@@ -7,16 +7,15 @@ Docs: https://fastcf.github.io/fastcf/loaders.html.md"""
 # %% auto #0
 __all__ = ['Catalog', 'RatingsTable', 'RatingsDL', 'CFDataLoaders']
 
-# %% ../nbs/01_loaders.ipynb #ae5cbf32
+# %% ../nbs/01_loaders.ipynb #5b09d09a
 import random
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor,nn
 from fastai.data.core import DataLoaders,TfmdDL
-from fastai.losses import MSELossFlat
 from fastai.torch_core import default_device,display_df
 from fastcore.basics import patch,range_of
 from fastcore.foundation import L
@@ -39,10 +38,10 @@ class Catalog:
         col = None if self.items is None else next((c for c in ('title', 'name') if c in self.items), None)
         return None if col is None else self.items[col].reindex(self.item[rows]).to_numpy()
 
-# %% ../nbs/01_loaders.ipynb #a18d6ac6
+# %% ../nbs/01_loaders.ipynb #d1ef6e79
 class RatingsTable:
     "Ratings as tensors: users and items as row numbers int32 [n], ratings float32 [n], or none where they are not known"
-    n_inp,loss_func = 2,MSELossFlat()
+    n_inp,loss_func = 2,nn.MSELoss()
     def __init__(self,
         users, # Row numbers of users [n]
         items, # Row numbers of items [n]
