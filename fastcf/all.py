@@ -7,11 +7,9 @@ Docs: https://fastcf.github.io/fastcf/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #8d80cbd9
-import torch
-from torch import nn
+# %% ../nbs/99_all.ipynb #1e11718b
+from fastai.tabular.all import *
 from fastai.collab import *
-from fastai.callback.all import *
 from .sources import *
 from .data import *
 from .loaders import *

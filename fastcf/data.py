@@ -17,8 +17,10 @@ from .sources import RatingsData,load_ml100k,simulate_ratings
 # %% ../nbs/00_data.ipynb #45b18a71
 _all_ = ['RatingsData', 'load_ml100k', 'simulate_ratings']
 
-# %% ../nbs/00_data.ipynb #389ee36d
-def id_repr(o) -> str:
+# %% ../nbs/00_data.ipynb #dbaf591c
+def id_repr(
+    o # An id or a row label
+) -> str: # Such as `196` or `'u196'`
     "How an id or a row label is written in a message: as it would be typed, without NumPy's type"
     return repr(o.item() if isinstance(o, np.generic) else o)
 
@@ -38,7 +40,7 @@ class RatingsError(ValueError):
             lines.append(f"- {f.column}: {f.fault}{rows}. {f.fix}.")
         return '\n'.join(lines)
 
-# %% ../nbs/00_data.ipynb #14d4f13b
+# %% ../nbs/00_data.ipynb #2b0bd0b6
 def _fault(column, fault, fix, mask=None):
     "One fault as a dict; `mask` is a boolean Series that is true in the rows concerned"
     rows = [] if mask is None else list(mask.index[mask.to_numpy()][:5])
@@ -55,10 +57,11 @@ def _plain(s):
 def _blank(s):
     "Where `s` is missing, or is text with nothing in it"
     res = s.isna()
-    if s.dtype == object or pd.api.types.is_string_dtype(s): res |= s.map(lambda o: isinstance(o, str) and not o.strip()).astype(bool)
+    if s.dtype == object: res |= s.map(lambda o: isinstance(o, str) and not o.strip()).astype(bool)
+    elif pd.api.types.is_string_dtype(s): res |= s.str.strip().eq('').fillna(False).astype(bool)
     return res
 
-# %% ../nbs/00_data.ipynb #7a7b91a7
+# %% ../nbs/00_data.ipynb #d8ac7961
 def _clean_ids(s, faults):
     "`s` as plain ids; what cannot be mended is appended to `faults`"
     s = _plain(s)
@@ -67,9 +70,10 @@ def _clean_ids(s, faults):
     there = s[~gone]
     kind = pd.api.types.infer_dtype(there, skipna=True)
     if kind in ('floating', 'mixed-integer-float', 'decimal'):
-        odd = pd.to_numeric(there) % 1 != 0
-        if odd.any(): faults.append(_fault(s.name, f"{_n(odd, 'id')} with a fraction", "Is this the id column? Otherwise make them text: df[col].astype(str)", odd))
-        else: s = pd.to_numeric(s).astype('int64' if not gone.any() else 'float64')
+        num = pd.to_numeric(there)
+        odd = (num % 1 != 0) | (num.abs() > 2**53) # beyond, a float no longer tells one whole number from the next
+        if odd.any(): faults.append(_fault(s.name, f"{_n(odd, 'id')} with a fraction, or too large for one", "Is this the id column? Otherwise make them text: df[col].astype(str)", odd))
+        elif not gone.any(): s = num.astype('int64')
     elif kind == 'integer' and not gone.any(): s = s.astype('int64') if s.dtype != 'uint64' else s
     elif kind in ('boolean', 'complex') or kind.startswith(('date', 'time', 'period', 'interval')):
         faults.append(_fault(s.name, f"{kind} values, which are no ids", "Name the id column with user_name= or item_name="))
@@ -117,19 +121,19 @@ def _value_faults(s, rating_range, faults):
     elif len(fine) > 1 and fine.nunique() == 1:
         faults.append(_fault(s.name, f"every rating is {fine.iloc[0]:g}, so there is nothing to learn", "If this is a log of what people used, rate what they did not use too, as 0"))
 
-# %% ../nbs/00_data.ipynb #6f888f0a
+# %% ../nbs/00_data.ipynb #58fff7f9
 def _find_columns(df, names):
     "The columns for user, item and rating: those named, else the first three"
     if not isinstance(df, pd.DataFrame): raise TypeError(f"ratings: expected a pandas DataFrame, got {type(df).__name__}. Use pd.DataFrame(...) or pd.read_csv(...).")
     roles,have,faults = ('user', 'item', 'rating'),list(df.columns),[]
     for role,name in names.items():
-        if name is not None and name not in have: faults.append(_fault(name, f"no such column for {role}_name; there are {have}", f"Pass the right {role}_name"))
+        if name is not None and name not in have: faults.append(_fault(name, f"no such column for {role}; there are {have}", f"Pass the right {role}"))
     if len(have) < 3: faults.append(_fault('columns', f"a table of ratings needs three columns, this one has {have}", "Columns are user, item, rating, in that order, or named"))
+    if df.columns.has_duplicates: faults.append(_fault('columns', f"two columns have the same name: {have}", "Rename one: df.columns = [...]"))
     if df.columns.nlevels > 1: faults.append(_fault('columns', "the columns have several levels", "Flatten them: df.columns = ['_'.join(c) for c in df.columns]"))
     if faults: raise RatingsError(faults)
     found = [names[r+'_name'] if names.get(r+'_name') is not None else have[i] for i,r in enumerate(roles)]
     if len(set(found)) < 3: raise RatingsError([_fault(found, "one column would serve twice", "Pass user_name, item_name and rating_name, all different")])
-    if any(have.count(c) > 1 for c in found): raise RatingsError([_fault(found, "two columns have the same name", "Rename one: df.columns = [...]")])
     return found
 
 # %% ../nbs/00_data.ipynb #e45f8b8f

@@ -7,7 +7,7 @@ Docs: https://fastcf.github.io/fastcf/learner.html.md"""
 # %% auto #0
 __all__ = ['FusedAdam', 'factors_and_biases', 'CFLearner', 'cf_learner', 'rmse_metric']
 
-# %% ../nbs/03_learner.ipynb #43856403
+# %% ../nbs/03_learner.ipynb #0b0a4bdf
 import numpy as np
 import pandas as pd
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.metrics import AccumMetric,mae
-from fastai.optimizer import OptimWrapper
+from fastai.optimizer import OptimWrapper,detuplify_pg,set_item_pg
 from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their like
 from fastcore.basics import patch,ifnone
 from fastcore.foundation import L
@@ -24,7 +24,13 @@ from .data import RatingsError,UnknownIdError,id_repr
 from .loaders import CFDataLoaders
 from .model import EmbeddingDotBias,score_all
 
-# %% ../nbs/03_learner.ipynb #59124f09
+# %% ../nbs/03_learner.ipynb #c96ecf62
+class _Hypers(dict):
+    "Hyper-parameters of a group by fastai's names; what is written to it reaches the PyTorch optimizer"
+    def __init__(self, opt, group): super().__init__({opt.fwd_map[k]: v for k,v in detuplify_pg(group).items()}); self.opt,self.group = opt,group
+    def __setitem__(self, k, v): super().__setitem__(k, v); set_item_pg(self.group, self.opt.bwd_map[k], v)
+
+# %% ../nbs/03_learner.ipynb #51a56948
 class FusedAdam(OptimWrapper):
     "PyTorch's fused AdamW with the constants and hyper-parameter names of fastai's `Adam`"
     def __init__(self,
@@ -36,6 +42,9 @@ class FusedAdam(OptimWrapper):
         wd:float=0. # Decoupled weight decay
     ):
         super().__init__(params, torch.optim.AdamW, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=True)
+
+    @property
+    def hypers(self): return [_Hypers(self, g) for g in self.opt.param_groups]
 
     def _set_hyper(self, k, v):
         if k == 'wd': v = [0. if all(not self.state[p].get('do_wd', True) for p in ps) else o for ps,o in zip(self.param_lists, v)]
@@ -149,20 +158,21 @@ def predict(self:CFLearner,
     if ok.any(): preds[ok] = torch.cat([self.model(a.to(device), b.to(device)).float().cpu() for a,b in zip(u, i)]).numpy()
     return float(preds[0]) if single else df.assign(prediction=preds)
 
-# %% ../nbs/03_learner.ipynb #f4f99f71
+# %% ../nbs/03_learner.ipynb #fdc975d0
 def _count(name, k):
     if not (isinstance(k, (int, np.integer)) and k > 0): raise ValueError(f"{name}: expected a whole number above 0, got {k!r}")
     return k
 
 def _listed(ids): return [ids] if pd.api.types.is_scalar(ids) else list(ids)
 
-def _ranked(learn, query, rows, top, name, id_col, value):
-    "A frame of the best items: `query` [b] ids, `top` values and columns [b, k]"
-    c,(vals,cols) = learn.dls.catalog,(o.cpu().numpy() for o in top)
-    keep = np.isfinite(vals)
-    b,k = np.nonzero(keep)
+_BLOCK = 2**24 # scores at a time: 64 MB
+
+def _ranked(c, vocab, rows, top, id_col, value):
+    "A frame of the best items for each of `rows` [b] of `vocab`: `top` are values and columns [b, k], best first"
+    vals,cols = (torch.cat(o).cpu().numpy() for o in zip(*top))
+    b,k = np.nonzero(np.isfinite(vals))
     items = cols[b, k]
-    res = {name: np.asarray(query, dtype=object if isinstance(query[0], str) else None)[b], 'rank': k + 1, id_col: c.item[items]}
+    res = {vocab.name: vocab[rows.numpy()[b]], 'rank': k + 1, id_col: c.item[items]}
     if (titles := c.titles(items)) is not None: res['title'] = titles
     return pd.DataFrame(res | {value: vals[b, k]})
 
@@ -175,7 +185,7 @@ def _strike_seen(scores, rows, seen):
     at = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n) + torch.repeat_interleave(offsets[rows], n)
     scores[b.to(scores.device), items[at].long().to(scores.device)] = -torch.inf
 
-# %% ../nbs/03_learner.ipynb #7b1c6040
+# %% ../nbs/03_learner.ipynb #710676c8
 @patch
 @torch.no_grad()
 def recommend(self:CFLearner,
@@ -189,13 +199,13 @@ def recommend(self:CFLearner,
     rows = torch.as_tensor(_known_rows(self, users, False, 'error'))
     rare = (self.dls.counts() < max(1, min_ratings)).to(self.model.item_bias.weight.device)
     tops = []
-    for part in rows.split(max(1, 2**24 // len(c.item))): # at most 64 MB of scores at a time
+    for part in rows.split(max(1, _BLOCK // len(c.item))):
         scores = score_all(self.model, part.to(rare.device)).float().masked_fill(rare, -torch.inf)
         if exclude_seen: _strike_seen(scores, part, self.dls.seen)
         tops.append(scores.topk(min(k, len(c.item))))
-    return _ranked(self, users, rows, map(torch.cat, zip(*tops)), c.user.name, c.item.name, 'prediction')
+    return _ranked(c, c.user, rows, tops, c.item.name, 'prediction')
 
-# %% ../nbs/03_learner.ipynb #8b0845cf
+# %% ../nbs/03_learner.ipynb #83c4b99e
 @patch
 @torch.no_grad()
 def similar_items(self:CFLearner,
@@ -209,12 +219,12 @@ def similar_items(self:CFLearner,
     unit = nn.functional.normalize(self.model.item_weight.weight.float())
     rare = (self.dls.counts() < max(1, min_ratings)).to(unit.device)
     tops = []
-    for part in rows.split(max(1, 2**24 // len(c.item))):
+    for part in rows.split(max(1, _BLOCK // len(c.item))):
         part = part.to(unit.device)
         cos = (unit[part] @ unit.T).masked_fill(rare, -torch.inf)
         cos[torch.arange(len(part), device=part.device), part] = -torch.inf
         tops.append(cos.topk(min(k, len(c.item))))
-    return _ranked(self, items, rows, map(torch.cat, zip(*tops)), c.item.name, f'similar_{c.item.name}', 'similarity')
+    return _ranked(c, c.item, rows, tops, f'similar_{c.item.name}', 'similarity')
 
 # %% ../nbs/03_learner.ipynb #3576d6fe
 @patch

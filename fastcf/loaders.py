@@ -90,7 +90,7 @@ class RatingsDL(TfmdDL):
     def get_idxs(self): return self.shuffle_fn(torch.arange(self.n)) if self.shuffle else torch.arange(self.n)
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'seed': self.seed, 'table_device': self.table_device, **kwargs})
 
-# %% ../nbs/01_loaders.ipynb #e7bb2408
+# %% ../nbs/01_loaders.ipynb #f01bf52d
 @patch
 def create_batches(self:RatingsDL,
     samps # Positions of rows, in order: a tensor or anything one can loop over
@@ -98,6 +98,7 @@ def create_batches(self:RatingsDL,
     "Cut the rows at `samps` into batches"
     idxs = samps if isinstance(samps, Tensor) else torch.tensor(list(samps), dtype=torch.int64)
     if self.drop_last: idxs = idxs[:len(idxs) // self.bs * self.bs]
+    if len(idxs) == 0: return
     table = self.dataset.on(self.device if self.table_device is None else self.table_device)
     for piece in idxs.split(max(1, self.chunk // self.bs) * self.bs):
         cols = table[piece.to(table.users.device)]

@@ -7,8 +7,8 @@ Docs: https://fastcf.github.io/fastcf/sources.html.md"""
 # %% auto #0
 __all__ = ['DownloadError', 'sha256_of', 'download_checked', 'RatingsData', 'load_ml100k', 'simulate_ratings']
 
-# %% ../nbs/00_sources.ipynb #6edac58b
-import hashlib,os,re,subprocess,sys,tempfile,warnings,zipfile
+# %% ../nbs/00_sources.ipynb #2badf79f
+import hashlib,os,re,subprocess,sys,tempfile,zipfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -148,28 +148,6 @@ def _parse_atomic(f):
     return (_csv(f['inter'], '\t', skiprows=1, names=_RATINGS), _csv(f['user'], '\t', skiprows=1, names=_USERS, dtype={'zip_code': str}),
             _items(items[0], items[1] + ' (' + items[2] + ')', items[3].str.split()))
 
-# %% ../nbs/00_sources.ipynb #ae0afa16
-_RELATIONS = dict(directors='directed_by', actors='actor', producers='produced_by', companies='production_companies')
-
-def _add_graph(items, f):
-    "`items` with a column of tuples for each of `_RELATIONS`, from recbole's knowledge graph"
-    kg = _csv(f['kg'], '\t', skiprows=1, names=['entity', 'relation', 'value']) if f else pd.DataFrame(columns=['entity', 'relation', 'value'])
-    entity = _csv(f['link'], '\t', skiprows=1).set_index(0)[1] if f else pd.Series(dtype=object)
-    for col,rel in _RELATIONS.items():
-        values = kg[kg.relation == f'film.film.{rel}'].groupby('entity').value.agg(lambda o: tuple(sorted(set(o))))
-        items[col] = [v if isinstance(v, tuple) else () for v in items.item.map(entity).map(values)]
-    return items
-
-# %% ../nbs/00_sources.ipynb #77a10f23
-@dataclass
-class RatingsData:
-    "Ratings with what is known about their users and items"
-    ratings:pd.DataFrame # One row a rating: user, item, rating, timestamp (seconds since 1970)
-    users:pd.DataFrame # One row a user, by the column `user`
-    items:pd.DataFrame # One row an item, by the column `item`
-
-    def __repr__(self): return f"{len(self.ratings):,} ratings of {len(self.items):,} items by {len(self.users):,} users"
-
 # %% ../nbs/00_sources.ipynb #b6749097
 def _ratings_source(folder):
     "Ratings, users and items from the first source that has them whole"
@@ -191,17 +169,55 @@ def _ratings_source(folder):
 
 def _wheel(fetch): return _checked(_zip_reader(_cached(_WHEEL, fetch), 'recbole/dataset_example/ml-100k/ml-100k.'), _ATOMIC)
 
-# %% ../nbs/00_sources.ipynb #dbe2d692
+# %% ../nbs/00_sources.ipynb #766280d3
+_RELATIONS = dict(directors='directed_by', actors='actor', producers='produced_by', companies='production_companies')
+
+def _graph(f):
+    "For each film number of the links: tuples of directors, actors, producers and companies"
+    kg = _csv(f['kg'], '\t', skiprows=1, names=['entity', 'relation', 'value'])
+    res = _csv(f['link'], '\t', skiprows=1, names=['number', 'entity'])
+    for col,rel in _RELATIONS.items():
+        values = kg[kg.relation == f'film.film.{rel}'].groupby('entity').value.agg(lambda o: tuple(sorted(set(o))))
+        res[col] = [v if isinstance(v, tuple) else () for v in res.entity.map(values)]
+    return res.drop(columns='entity').set_index('number')
+
+# %% ../nbs/00_sources.ipynb #552502b9
+def _read_films(path):
+    "Film numbers with titles and years from `movies.dat` or `movies.csv`"
+    path = Path(path)
+    if path.suffix == '.dat': df = pd.read_csv(path, sep='::', engine='python', header=None, encoding='latin-1').iloc[:, :2]
+    else: df = pd.read_csv(path).iloc[:, :2]
+    title,year = zip(*map(_title_year, df.iloc[:, 1].str.strip()))
+    return pd.DataFrame(dict(number=df.iloc[:, 0], title=title, year=pd.array(year, dtype='Int64')))
+
+def _add_makers(items, films):
+    "`items` with directors, actors, producers and companies, joined by title and year to the list `films`"
+    if films is None: return items.assign(**{c: None for c in _RELATIONS})
+    key = lambda df: df.title.str.lower() + ' ' + df.year.astype(str)
+    films = _read_films(films)
+    number = pd.Series(films.number.to_numpy(), index=key(films))
+    number = key(items).map(number[~number.index.duplicated()])
+    graph = _graph(_wheel(_fetch_wheel))
+    return items.assign(**{c: number.map(graph[c]).astype(object).where(lambda o: o.notna(), None) for c in _RELATIONS})
+
+# %% ../nbs/00_sources.ipynb #77a10f23
+@dataclass
+class RatingsData:
+    "Ratings with what is known about their users and items"
+    ratings:pd.DataFrame # One row a rating: user, item, rating, timestamp (seconds since 1970)
+    users:pd.DataFrame # One row a user, by the column `user`
+    items:pd.DataFrame # One row an item, by the column `item`
+
+    def __repr__(self): return f"{len(self.ratings):,} ratings of {len(self.items):,} items by {len(self.users):,} users"
+
+# %% ../nbs/00_sources.ipynb #7b84f183
 def load_ml100k(
-    folder:str|Path|None=None # A folder with the files of ml-100k (GroupLens' `u.*` or recbole's `ml-100k.*`); by default fastai's cache, then the network
+    folder:str|Path|None=None, # A folder with the files of ml-100k (GroupLens' `u.*` or recbole's `ml-100k.*`); by default fastai's cache, then the network
+    films:str|Path|None=None # `movies.dat` or `movies.csv` of MovieLens 1M, 20M, 25M or 32M, to join directors, actors, producers and companies by title
 ) -> RatingsData: # 100,000 ratings of 1,682 films by 943 users
-    "MovieLens 100K, with titles, years, genres, directors, actors, producers and companies"
+    "MovieLens 100K, with titles, years and genres, and with who made the films where `films` is given"
     ratings,users,items = _ratings_source(folder)
-    try: graph = _wheel(_fetch_wheel)
-    except (OSError, KeyError, zipfile.BadZipFile) as e:
-        graph = {}
-        warnings.warn(f"Without recbole's knowledge graph, directors, actors, producers and companies are empty: {e}")
-    return RatingsData(ratings.astype({'rating': 'float32', 'timestamp': 'int64'}), users, _add_graph(items, graph))
+    return RatingsData(ratings.astype({'rating': 'float32', 'timestamp': 'int64'}), users, _add_makers(items, films))
 
 # %% ../nbs/00_sources.ipynb #d54f2e54
 def _draw_pairs(rng, p_user, p_item, n):
