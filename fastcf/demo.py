@@ -7,8 +7,10 @@ Docs: https://fastcf.github.io/fastcf/demo.html.md"""
 # %% auto #0
 __all__ = ['test_rows_90_10', 'clipped_rmse', 'demo_learner', 'baseline_rmse', 'main']
 
-# %% ../nbs/20_demo.ipynb #614f50a2
+# %% ../nbs/20_demo.ipynb #0c5683af
+from contextlib import nullcontext
 from pathlib import Path
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastai.data.transforms import IndexSplitter
@@ -55,35 +57,21 @@ def baseline_rmse(
     effects = mean + test.item.map(item).fillna(0) + test.user.map(user).fillna(0)
     return pd.Series({'mean of all': clipped_rmse(np.full(len(test), mean), test.rating), 'user and item means': clipped_rmse(effects, test.rating)})
 
-# %% ../nbs/20_demo.ipynb #f54322d6
+# %% ../nbs/20_demo.ipynb #50b4ad93
 def _say(what, df=None): print(f"\n{what}" + ('' if df is None else '\n' + df.to_string(index=False, float_format='%.2f')), flush=True)
 
-def _fits(ml, seeds, epochs):
-    "A fitted learner for the first seed, and every seed's RMSE"
-    first,rmses = None,[]
-    for seed in range(seeds):
-        learn = demo_learner(ml, seed)
-        if first is None: first = learn; learn.fit_one_cycle(epochs)
-        else:
-            with learn.no_logging(): learn.fit_one_cycle(epochs)
-        preds,targs = learn.get_preds()
-        rmses.append(clipped_rmse(preds, targs))
-    return first,rmses
+def _fit(ml, seed, epochs, shown):
+    "A learner fitted with this seed, and its test RMSE; epochs and losses are shown, or not"
+    learn = demo_learner(ml, seed)
+    with nullcontext() if shown else learn.no_logging(): learn.fit_one_cycle(epochs)
+    if shown: learn.recorder.plot_loss(ax=plt.subplots(figsize=(6, 4))[1]).set(ylabel='mean squared error', xlabel='batches')
+    return learn,clipped_rmse(*learn.get_preds())
 
-def _save_plots(learn, out):
-    "Write the losses and the map of films to the folder `out`"
-    import matplotlib.pyplot as plt
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    fig,ax = plt.subplots(figsize=(6, 4))
-    learn.recorder.plot_loss(ax=ax)
-    ax.set(ylabel='mean squared error', xlabel='batches')
-    paths = [out/'losses.png', out/'map.png']
-    fig.savefig(paths[0], dpi=120, bbox_inches='tight')
-    learn.plot_map().figure.savefig(paths[1], dpi=120, bbox_inches='tight')
-    return paths
+def _save(fig, path):
+    fig.savefig(path, dpi=120, bbox_inches='tight')
+    return str(path)
 
-# %% ../nbs/20_demo.ipynb #7263b0c4
+# %% ../nbs/20_demo.ipynb #f7608c92
 @call_parse
 def main(
     data:str=None, # Folder with MovieLens 100K, by default fastai's cache or the network
@@ -97,11 +85,15 @@ def main(
     ml = load_ml100k(data)
     test = test_rows_90_10(len(ml.ratings))
     print(f"{ml!r}\n{len(ml.ratings)-len(test):,} to train on, {len(test):,} to test on (a fixed random tenth)\n")
-    learn,rmses = _fits(ml, seeds, epochs)
+    plt.close('all')
+    learn,*rmses = _fit(ml, 0, epochs, True)
+    losses = plt.gcf()
+    rmses += [_fit(ml, seed, epochs, False)[1] for seed in range(1, seeds)]
     base = baseline_rmse(ml.ratings.drop(index=test), ml.ratings.loc[test])
-    _say(f"Test RMSE {np.mean(rmses):.4f}, the mean of {len(rmses)} seeds ({', '.join(f'{o:.4f}' for o in rmses)}). "
+    _say(f"Test RMSE {np.mean(rmses):.4f}, the mean of {len(rmses)} seed{'s' if len(rmses) > 1 else ''} ({', '.join(f'{o:.4f}' for o in rmses)}). "
          f"For comparison, {', '.join(f'{k}: {v:.4f}' for k,v in base.items())}.")
     _say(f"Ten films for user {user}:", learn.recommend(user, k=10))
     name = ml.items.set_index('item').title[film]
     _say(f"Five films like {name}:", learn.similar_items(film, k=5, min_ratings=50).drop(columns='item'))
-    _say("Plots: " + ', '.join(str(p) for p in _save_plots(learn, out)))
+    Path(out).mkdir(parents=True, exist_ok=True)
+    _say("Plots: " + ', '.join([_save(losses, Path(out)/'losses.png'), _save(learn.plot_map().figure, Path(out)/'map.png')]))

@@ -252,14 +252,15 @@ def factors(self:CFLearner,
     vocab,table = (c.item, m.item_weight) if is_item else (c.user, m.user_weight)
     return pd.DataFrame(table.weight.float().cpu().numpy(), index=vocab.ids.rename(vocab.name))
 
-# %% ../nbs/03_learner.ipynb #90de6e9b
+# %% ../nbs/03_learner.ipynb #2857415b
 def _label(ax, points, texts):
     "Write `texts` beside `points`, the first ones first, where there is room"
+    ax.figure.canvas.draw() # limits and positions are final only now
     taken,renderer = [],ax.figure.canvas.get_renderer()
     for p,t in zip(points, texts):
         note = ax.annotate(str(t), p, xytext=(3, 3), textcoords='offset points', fontsize=8)
         box = note.get_window_extent(renderer)
-        if any(box.overlaps(o) for o in taken): note.remove()
+        if any(box.overlaps(o) for o in taken) or box.x1 > ax.bbox.x1: note.remove()
         else: taken.append(box)
 
 # %% ../nbs/03_learner.ipynb #992e4d71
