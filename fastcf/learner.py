@@ -7,7 +7,7 @@ Docs: https://fastcf.github.io/fastcf/learner.html.md"""
 # %% auto #0
 __all__ = ['FusedAdam', 'factors_and_biases', 'CFLearner', 'cf_learner', 'rmse_metric']
 
-# %% ../nbs/03_learner.ipynb #0b0a4bdf
+# %% ../nbs/03_learner.ipynb #7b7224e2
 import numpy as np
 import pandas as pd
 import torch
@@ -20,6 +20,7 @@ from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their 
 from fastcore.basics import patch,ifnone
 from fastcore.foundation import L
 from fastcore.meta import delegates
+from fastprogress.fastprogress import progress_bar
 from .data import RatingsError,UnknownIdError,id_repr
 from .loaders import CFDataLoaders
 from .model import EmbeddingDotBias,score_all
@@ -30,7 +31,7 @@ class _Hypers(dict):
     def __init__(self, opt, group): super().__init__({opt.fwd_map[k]: v for k,v in detuplify_pg(group).items()}); self.opt,self.group = opt,group
     def __setitem__(self, k, v): super().__setitem__(k, v); set_item_pg(self.group, self.opt.bwd_map[k], v)
 
-# %% ../nbs/03_learner.ipynb #51a56948
+# %% ../nbs/03_learner.ipynb #62b12d05
 class FusedAdam(OptimWrapper):
     "PyTorch's fused AdamW with the constants and hyper-parameter names of fastai's `Adam`"
     def __init__(self,
@@ -44,7 +45,9 @@ class FusedAdam(OptimWrapper):
         super().__init__(params, torch.optim.AdamW, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=True)
 
     @property
-    def hypers(self): return [_Hypers(self, g) for g in self.opt.param_groups]
+    def hypers(self):
+        "The hyper-parameters of each group, to read and to write"
+        return [_Hypers(self, g) for g in self.opt.param_groups]
 
     def _set_hyper(self, k, v):
         if k == 'wd': v = [0. if all(not self.state[p].get('do_wd', True) for p in ps) else o for ps,o in zip(self.param_lists, v)]
@@ -88,7 +91,7 @@ def _check_fits(y_range, dls):
         raise RatingsError([dict(column='y_range', fault=f"{bad.sum():,} ratings outside {y_range[0]:g} to {y_range[1]:g}: {first}", count=int(bad.sum()), rows=[],
                                  fix="Widen y_range, or pass rating_range to the loaders to find the rows")])
 
-# %% ../nbs/03_learner.ipynb #60a89a49
+# %% ../nbs/03_learner.ipynb #b0dfe28d
 @delegates(Learner.__init__, but=['splitter', 'model'])
 def cf_learner(
     dls:CFDataLoaders, # Ratings
@@ -113,10 +116,12 @@ def cf_learner(
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
 
-def rmse_metric(): return AccumMetric(_rmse, name='rmse')
+def rmse_metric():
+    "A metric, named `rmse`: the root of the mean squared error over all rows, not the mean over batches"
+    return AccumMetric(_rmse, name='rmse')
 def _rmse(preds, targs): return (preds - targs).square().mean().sqrt()
 
-# %% ../nbs/03_learner.ipynb #25dbdc43
+# %% ../nbs/03_learner.ipynb #bed02d39
 def _known_rows(learn, ids, is_item, unknown):
     "Rows of `ids`; -1 (or an `UnknownIdError`) where the id is unknown or has no training rating"
     c = learn.dls.catalog
@@ -124,7 +129,7 @@ def _known_rows(learn, ids, is_item, unknown):
     rows = vocab.rows(ids) if unknown == 'nan' else vocab.encode(ids)
     empty = (learn.dls.counts(is_item) == 0).numpy()[rows] & (rows >= 0)
     if empty.any() and unknown != 'nan':
-        raise UnknownIdError(vocab.name, pd.unique(vocab[rows[empty]]), "They occur in validation rows only, so nothing was learned about them; unknown='nan' gives NaN instead.")
+        raise UnknownIdError(vocab.name, pd.unique(vocab[rows[empty]]), "They occur in validation rows only, so nothing was learned about them.")
     return np.where(empty, -1, rows)
 
 def _pairs(learn, users, items):
@@ -158,7 +163,7 @@ def predict(self:CFLearner,
     if ok.any(): preds[ok] = torch.cat([self.model(a.to(device), b.to(device)).float().cpu() for a,b in zip(u, i)]).numpy()
     return float(preds[0]) if single else df.assign(prediction=preds)
 
-# %% ../nbs/03_learner.ipynb #fdc975d0
+# %% ../nbs/03_learner.ipynb #76eb4e55
 def _count(name, k):
     if not (isinstance(k, (int, np.integer)) and k > 0): raise ValueError(f"{name}: expected a whole number above 0, got {k!r}")
     return k
@@ -166,6 +171,11 @@ def _count(name, k):
 def _listed(ids): return [ids] if pd.api.types.is_scalar(ids) else list(ids)
 
 _BLOCK = 2**24 # scores at a time: 64 MB
+
+def _blocks(rows, item_count):
+    "`rows` in blocks of about `_BLOCK` scores, with a progress bar where there are many"
+    parts = rows.split(max(1, _BLOCK // item_count))
+    return parts if len(parts) < 8 else progress_bar(parts, leave=False)
 
 def _ranked(c, vocab, rows, top, id_col, value):
     "A frame of the best items for each of `rows` [b] of `vocab`: `top` are values and columns [b, k], best first"
@@ -185,7 +195,7 @@ def _strike_seen(scores, rows, seen):
     at = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n) + torch.repeat_interleave(offsets[rows], n)
     scores[b.to(scores.device), items[at].long().to(scores.device)] = -torch.inf
 
-# %% ../nbs/03_learner.ipynb #710676c8
+# %% ../nbs/03_learner.ipynb #ef327865
 @patch
 @torch.no_grad()
 def recommend(self:CFLearner,
@@ -199,13 +209,13 @@ def recommend(self:CFLearner,
     rows = torch.as_tensor(_known_rows(self, users, False, 'error'))
     rare = (self.dls.counts() < max(1, min_ratings)).to(self.model.item_bias.weight.device)
     tops = []
-    for part in rows.split(max(1, _BLOCK // len(c.item))):
+    for part in _blocks(rows, len(c.item)):
         scores = score_all(self.model, part.to(rare.device)).float().masked_fill(rare, -torch.inf)
         if exclude_seen: _strike_seen(scores, part, self.dls.seen)
         tops.append(scores.topk(min(k, len(c.item))))
     return _ranked(c, c.user, rows, tops, c.item.name, 'prediction')
 
-# %% ../nbs/03_learner.ipynb #83c4b99e
+# %% ../nbs/03_learner.ipynb #87834b13
 @patch
 @torch.no_grad()
 def similar_items(self:CFLearner,
@@ -219,7 +229,7 @@ def similar_items(self:CFLearner,
     unit = nn.functional.normalize(self.model.item_weight.weight.float())
     rare = (self.dls.counts() < max(1, min_ratings)).to(unit.device)
     tops = []
-    for part in rows.split(max(1, _BLOCK // len(c.item))):
+    for part in _blocks(rows, len(c.item)):
         part = part.to(unit.device)
         cos = (unit[part] @ unit.T).masked_fill(rare, -torch.inf)
         cos[torch.arange(len(part), device=part.device), part] = -torch.inf

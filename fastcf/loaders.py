@@ -38,7 +38,7 @@ class Catalog:
         col = None if self.items is None else next((c for c in ('title', 'name') if c in self.items), None)
         return None if col is None else self.items[col].reindex(self.item[rows]).to_numpy()
 
-# %% ../nbs/01_loaders.ipynb #d1ef6e79
+# %% ../nbs/01_loaders.ipynb #481fdc0d
 class RatingsTable:
     "Ratings as tensors: users and items as row numbers int32 [n], ratings float32 [n], or none where they are not known"
     n_inp,loss_func = 2,nn.MSELoss()
@@ -55,7 +55,9 @@ class RatingsTable:
     def __len__(self): return len(self.users)
     def __getitem__(self, i): return self.users[i].long(),self.items[i].long(),*([] if self.ratings is None else [self.ratings[i]])
     def __getstate__(self): return {**self.__dict__, '_copies': {}}
-    def new_empty(self): return RatingsTable([], [], None if self.ratings is None else [], self.catalog)
+    def new_empty(self):
+        "This table without its rows"
+        return RatingsTable([], [], None if self.ratings is None else [], self.catalog)
 
     def on(self,
         device # Where the table should live
@@ -65,7 +67,7 @@ class RatingsTable:
         if device not in self._copies: self._copies[device] = RatingsTable(*(None if o is None else o.to(device) for o in (self.users, self.items, self.ratings)), self.catalog)
         return self._copies[device]
 
-# %% ../nbs/01_loaders.ipynb #57a10855
+# %% ../nbs/01_loaders.ipynb #42efa4b0
 class RatingsDL(TfmdDL):
     "Batches cut from shuffled tensors: users int64 [b], items int64 [b], ratings float32 [b]"
     chunk = 2**18 # rows gathered at a time
@@ -86,9 +88,23 @@ class RatingsDL(TfmdDL):
         if seed is not None: self.rng = random.Random(seed)
         self.seed,self.table_device,self._n_inp,self._types = seed,table_device,2,{tuple: [Tensor, Tensor, Tensor]}
 
-    def shuffle_fn(self, idxs): return idxs[torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(62)))]
-    def get_idxs(self): return self.shuffle_fn(torch.arange(self.n)) if self.shuffle else torch.arange(self.n)
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'seed': self.seed, 'table_device': self.table_device, **kwargs})
+    def shuffle_fn(self,
+        idxs # Positions [n]
+    ): # The same in another order
+        "Shuffle by the loader's own random state, which moves on with each epoch"
+        return idxs[torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(62)))]
+
+    def get_idxs(self):
+        "Positions of the rows, in the order of the next epoch"
+        return self.shuffle_fn(torch.arange(self.n)) if self.shuffle else torch.arange(self.n)
+
+    def new(self,
+        dataset=None, # Other ratings
+        cls=None, # Another class of loader
+        **kwargs # What else should be different
+    ):
+        "A loader like this one but for what is given; a seed starts over"
+        return super().new(dataset, cls, **{'seed': self.seed, 'table_device': self.table_device, **kwargs})
 
 # %% ../nbs/01_loaders.ipynb #f01bf52d
 @patch
@@ -150,7 +166,7 @@ def show_results(self:RatingsDL,
     df = self.decode_batch(b, max_n).assign(prediction=np.asarray(out.detach().cpu())[:max_n])
     return display_df(df) if show else df
 
-# %% ../nbs/01_loaders.ipynb #92ae60cd
+# %% ../nbs/01_loaders.ipynb #2d1d0fb8
 def _split(df, splitter, valid_pct, seed):
     "Positions of training and validation rows; as fastai's `RandomSplitter` unless there is a `splitter`"
     n = len(df)
@@ -164,7 +180,7 @@ def _split(df, splitter, valid_pct, seed):
     else: train,valid = (np.flatnonzero(o) if o.dtype == bool else o.astype('int64') for o in map(np.asarray, splitter(df)))
     both = np.concatenate([train, valid])
     if len(train) == 0: _bad_split("the split leaves no row to train on", "Hold back fewer rows")
-    if len(both) and (both.min() < 0 or both.max() >= n or len(np.unique(both)) < len(both)):
+    if both.min() < 0 or both.max() >= n or np.bincount(both).max() > 1:
         _bad_split(f"the splitter gave positions twice or beyond the {n:,} rows", "A splitter returns two lists of different positions, from 0 on")
     return train,valid
 

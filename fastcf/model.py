@@ -23,7 +23,7 @@ def get_embeddings(
     nn.init.trunc_normal_(table.weight, std=0.01, a=-0.02, b=0.02)
     return table
 
-# %% ../nbs/02_model.ipynb #96f001ee
+# %% ../nbs/02_model.ipynb #ab79dda1
 class EmbeddingDotBias(nn.Module):
     "Dot product of a user's and an item's factors, plus a bias of each"
     def __init__(self,
@@ -37,12 +37,17 @@ class EmbeddingDotBias(nn.Module):
         self.user_weight,self.item_weight = get_embeddings(user_count, factor_count),get_embeddings(item_count, factor_count)
         self.user_bias,self.item_bias = get_embeddings(user_count, 1),get_embeddings(item_count, 1)
 
-    def link(self, raw): return raw if self.y_range is None else torch.sigmoid(raw) * (self.y_range[1] - self.y_range[0]) + self.y_range[0]
+    def link(self,
+        raw:Tensor # Sums of products and biases, any shape
+    ) -> Tensor: # Scores, of the same shape
+        "Squeeze raw scores into `y_range`"
+        return raw if self.y_range is None else torch.sigmoid(raw) * (self.y_range[1] - self.y_range[0]) + self.y_range[0]
 
     def forward(self,
         users:LongTensor, # Row numbers of users [b]
         items:LongTensor # Row numbers of items [b]
     ) -> Tensor: # Scores, float [b]
+        "The score of each pair"
         dot = (self.user_weight(users) * self.item_weight(items)).sum(1) # [b]
         return self.link(dot + self.user_bias(users).squeeze(-1) + self.item_bias(items).squeeze(-1))
 

@@ -219,7 +219,7 @@ def load_ml100k(
     ratings,users,items = _ratings_source(folder)
     return RatingsData(ratings.astype({'rating': 'float32', 'timestamp': 'int64'}), users, _add_makers(items, films))
 
-# %% ../nbs/00_sources.ipynb #d54f2e54
+# %% ../nbs/00_sources.ipynb #d5e02959
 def _draw_pairs(rng, p_user, p_item, n):
     "`n` distinct pairs, as `user * len(p_item) + item`, with these chances"
     cells = len(p_user) * len(p_item)
@@ -230,7 +230,8 @@ def _draw_pairs(rng, p_user, p_item, n):
     while len(got) < n:
         m = int(1.2 * (n - len(got))) + 16
         draw = [np.searchsorted(c, rng.random(m) * c[-1], side='right') for c in (cum_user, cum_item)]
-        got = np.unique(np.concatenate([got, draw[0] * len(p_item) + draw[1]]))
+        got = np.sort(np.concatenate([got, draw[0] * len(p_item) + draw[1]]))
+        got = got[np.diff(got, prepend=-1) > 0]
     return rng.choice(got, n, replace=False, shuffle=False)
 
 # %% ../nbs/00_sources.ipynb #c3885c05

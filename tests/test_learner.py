@@ -255,7 +255,7 @@ def test_predict_names_unknown_ids(learn):
     got = learn.predict([1, 999, 2], [1, 1, 999], unknown='nan').prediction
     assert got.isna().tolist() == [False, True, True] and np.isnan(learn.predict(999, 1, unknown='nan'))
 
-@pytest.mark.parametrize('args,error,words', [((3,), TypeError, 'items: missing'), (([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), ((1, 1, 'mean'), ValueError, "unknown: expected 'error' or 'nan'")])
+@pytest.mark.parametrize('args,error,words', [((3,), TypeError, 'items: missing'), ((pd.Series(dict(user=3, item=4)),), TypeError, 'not one Series'), (([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), ((1, 1, 'mean'), ValueError, "unknown: expected 'error' or 'nan'")])
 def test_predict_says_what_is_wrong(learn, args, error, words):
     with pytest.raises(error, match=words): learn.predict(*args)
 
