@@ -130,6 +130,7 @@ def _find_columns(df, names):
         if name is not None and name not in have: faults.append(_fault(name, f"no such column for {role}; there are {have}", f"Pass the right {role}"))
     if len(have) < 3: faults.append(_fault('columns', f"a table of ratings needs three columns, this one has {have}", "Columns are user, item, rating, in that order, or named"))
     if df.columns.has_duplicates: faults.append(_fault('columns', f"two columns have the same name: {have}", "Rename one: df.columns = [...]"))
+    if df.columns.nlevels == 1 and df.columns.hasnans: faults.append(_fault('columns', f"a column has no name: {have}", "Name it: df.columns = [...]"))
     if df.columns.nlevels > 1: faults.append(_fault('columns', "the columns have several levels", "Flatten them: df.columns = ['_'.join(c) for c in df.columns]"))
     if faults: raise RatingsError(faults)
     found = [names[r+'_name'] if names.get(r+'_name') is not None else have[i] for i,r in enumerate(roles)]

@@ -1,14 +1,15 @@
 "Faulty tables and what is said of them; splitters, vocabularies and the simulator against plain versions"
-import pickle, uuid
+import copy, datetime, pickle, tracemalloc, uuid
 from decimal import Decimal
 import numpy as np, pandas as pd, pytest
-from fastai.data.transforms import RandomSplitter
+from fastai.data.transforms import IndexSplitter, RandomSplitter
 from hypothesis import given, settings, strategies as st
 from fastcf.data import (ColdItemSplitter, ColdUserSplitter, LeaveLastOutSplitter, RatingsError, TimeSplitter, UnknownIdError, Vocab,
                          check_ratings, find_time, simulate_ratings)
 
 def table(user=('a', 'a', 'b', 'b'), item=(1, 2, 1, 2), rating=(3., 4., 5., 1.), index=(10, 11, 12, 13), **more):
-    return pd.DataFrame(dict(user=list(user), item=list(item), rating=list(rating), **more), index=list(index))
+    columns = {k: (v.array if isinstance(v, pd.Series) else v) if hasattr(v, 'dtype') else list(v) for k,v in dict(user=user, item=item, rating=rating).items()}
+    return pd.DataFrame({**columns, **more}, index=list(index))
 
 def said(df, **kwargs):
     with pytest.raises(RatingsError) as e: check_ratings(df, **kwargs)
@@ -45,7 +46,50 @@ BAD = {
     'two columns': (table()[['user', 'rating']], {}, ['needs three columns', "['user', 'rating']"]),
     'one column for two': (table(), dict(user_name='item'), ['one column would serve twice']),
     'same name twice': (pd.concat([table(), table()[['item']]], axis=1), {}, ['two columns have the same name']),
+    'a column without a name': (table().set_axis([None, 1, 2], axis=1), {}, ['a column has no name']),
     'columns of two levels': (pd.concat({'x': table()}, axis=1), {}, ['several levels']),
+    'all users missing': (table(user=[None] * 4), {}, ["'user': 4 missing ids (rows 10, 11, 12, 13)"]),
+    'user NA, nullable': (table(user=pd.array([1, None, 2, 2], dtype='Int64')), {}, ["'user': 1 missing id (row 11)"]),
+    'user NaN among text': (table(user=pd.Series([np.nan, 'a', 'b', 'b'], dtype=object)), {}, ["'user': 1 missing id (row 10)"]),
+    'user NaN among text categories': (table(user=pd.Categorical(['a', None, 'b', 'b'])), {}, ["'user': 1 missing id (row 11)"]),
+    'user NaN, decimal': (table(user=[Decimal('NaN'), Decimal(1), Decimal(2), Decimal(2)]), {}, ["'user': 1 missing id (row 10)"]),
+    'user infinite': (table(user=(np.inf, 1, 2, 2)), {}, ["'user': 1 id with a fraction, or too large for one (row 10)"]),
+    'user infinite, decimal': (table(user=[Decimal('Infinity'), Decimal(1), Decimal(2), Decimal(2)]), {}, ['1 id with a fraction, or too large for one (row 10)']),
+    'missing and fractions': (table(user=pd.array([1, None, 2, 2.5], dtype='Float64')), {}, ["1 missing id (row 11)", '1 id with a fraction', '(row 13)']),
+    'truth among numbers': (table(user=pd.Series([True, 1, 2, 2], dtype=object)), {}, ["3 int, 1 bool (row 10)", 'astype(str)']),
+    'text among categories of numbers': (table(user=pd.Categorical([1, '1', 2, 2])), {}, ['3 int, 1 str (row 11)']),
+    'lists among tuples': (table(user=[(1,), [1], (2,), (2,)]), {}, ['3 tuple, 1 list (row 11)']),
+    'dictionaries as ids': (table(user=[{}, {}, {}, {}]), {}, ['unhashable', '4 dict']),
+    'complex ids': (table(user=np.array([1j, 1j, 2, 2])), {}, ['complex values, which are no ids']),
+    'nullable booleans as ids': (table(user=pd.array([True, None, False, True], dtype='boolean')), {}, ['1 missing id (row 11)', 'boolean values, which are no ids']),
+    'days as ids': (table(user=[datetime.date(2020, 1, d) for d in (1, 1, 2, 2)]), {}, ['date values, which are no ids']),
+    'durations as ids': (table(user=pd.to_timedelta([1, 1, 2, 2], unit='s')), {}, ['timedelta64 values, which are no ids']),
+    'months as ids': (table(user=pd.period_range('2020', periods=4)), {}, ['period values, which are no ids']),
+    'intervals as ids': (table(user=pd.interval_range(0, 4)), {}, ['interval values, which are no ids']),
+    'rating NA, Float64': (table(rating=pd.array([1, None, 2, 3], dtype='Float64')), {}, ['1 missing rating (row 11)']),
+    'rating NA, boolean': (table(rating=pd.array([True, None, False, True], dtype='boolean')), {}, ['1 missing rating (row 11)']),
+    'rating NA, string': (table(rating=pd.array(['1', None, '2', '3'], dtype='string')), {}, ['1 missing rating (row 11)']),
+    'rating NA, categories': (table(rating=pd.Categorical([1, None, 2, 3])), {}, ['1 missing rating (row 11)']),
+    'rating NA, sparse': (table(rating=pd.arrays.SparseArray([1, np.nan, 2, 3])), {}, ['1 missing rating (row 11)']),
+    'all ratings missing': (table(rating=[None] * 4), {}, ['4 missing ratings (rows 10, 11, 12, 13)']),
+    'text for nothing': (table(rating=('NA', 'None', '', '-')), {}, ['3 missing ratings (rows 10, 11, 12)', "1 value not a number, such as '-' (row 13)"]),
+    'text for infinity': (table(rating=('1', '2', '1e400', '-Infinity')), {}, ['2 infinite ratings (rows 12, 13)']),
+    'text outside the range': (table(rating=('3', '4', '5', '1')), dict(rating_range=(1, 4)), ['1 rating outside 1 to 4, such as 5 (row 12)']),
+    'below the range': (table(rating=(3, 0, 5, 1)), dict(rating_range=(1, 5)), ['1 rating outside 1 to 5, such as 0 (row 11)']),
+    'constant and missing': (table(rating=(1, 1, 1, np.nan)), {}, ['every rating is 1', '1 missing rating (row 13)']),
+    'lists as ratings': (table(rating=[[1], [2], [3], [4]]), {}, ['4 values not a number, such as [1]']),
+    'dates as text ratings': (table(rating=['2020-01-0%d' % i for i in range(1, 5)]), {}, ["4 values not a number, such as '2020-01-01'"]),
+    'times of a zone as ratings': (table(rating=pd.date_range('2020', periods=4, tz='UTC')), {}, ['UTC] values, which are no ratings', 'rating_name']),
+    'durations as ratings': (table(rating=pd.to_timedelta([1, 2, 3, 4], unit='s')), {}, ['timedelta64', 'no ratings']),
+    'seconds in text': (table(rating=('881250949', '891717742', '878887116', '880606923')), {}, ['seconds since 1970']),
+    'milliseconds': (table(rating=(881250949000, 891717742000, 878887116000, 880606923000)), {}, ['seconds since 1970']),
+    'no columns': (pd.DataFrame(), {}, ['needs three columns, this one has []']),
+    'several names wrong': (table(), dict(user_name='usr', rating_name=7), ["'usr': no such column for user_name", '7: no such column for rating_name']),
+    'a list for a name': (table(), dict(user_name=['user']), ["['user']: no such column"]),
+    'one pair, merged': (table(user='aaaa', item=(1, 1, 1, 1)), dict(duplicates='mean'), ['only one row, too few to split']),
+    'time missing': (table(item=(1, 1, 1, 2), timestamp=(3, np.nan, 1, 2)), dict(duplicates='last'), ["'timestamp': 1 times", '(row 11)', 'Mend them']),
+    'time NA, nullable': (table(item=(1, 1, 1, 2), timestamp=pd.array([3, 2, 1, None], dtype='Int64')), dict(duplicates='last'), ["'timestamp': 1 times", '(row 13)']),
+    'no such time': (table(item=(1, 1, 1, 2)), dict(duplicates='last', time_name='when'), ["'when': no such column for time_name"]),
     'time not readable': (table(item=(1, 1, 1, 2), timestamp=('1997', 'x', '1998', '1999')), dict(duplicates='last'), ["'timestamp': 1 times", '(row 11)']),
 }
 
@@ -94,6 +138,18 @@ IDS = {
     'unused categories': (pd.Categorical([7, 7, 8, 8], categories=[6, 7, 8, 9]), [7, 7, 8, 8], 'int64'),
     'text categories': (pd.Categorical(['x', 'x', 'y', 'y'], categories=['w', 'x', 'y']), ['x', 'x', 'y', 'y'], None),
     'text that looks like numbers': (['01', '01', '2', '2'], ['01', '01', '2', '2'], None),
+    'texts': (np.array(['x', 'x', 'y', 'y'], dtype=object), ['x', 'x', 'y', 'y'], None),
+    'text dtype': (pd.array(['x', 'x', 'y', 'y'], dtype='string'), ['x', 'x', 'y', 'y'], None),
+    'text nan': (['nan', 'nan', 'b', 'b'], ['nan', 'nan', 'b', 'b'], None),
+    'Float64': (pd.array([1, 1, 2, 2], dtype='Float64'), [1, 1, 2, 2], 'int64'),
+    'int8': (np.array([-128, -128, 127, 127], dtype='int8'), [-128, -128, 127, 127], 'int64'),
+    'objects, whole and not quite integers': (np.array([1, 1.0, 2, 2.0], dtype=object), [1, 1, 2, 2], 'int64'),
+    "Python's and NumPy's": (np.array([1, np.int64(1), 2, np.int32(2)], dtype=object), [1, 1, 2, 2], 'int64'),
+    'large but whole': (np.array([2**62 + 1, 2**62 + 1, 2**62, 2**62]), [2**62 + 1, 2**62 + 1, 2**62, 2**62], 'int64'),
+    'sparse': (pd.arrays.SparseArray([1, 1, 2, 2]), [1, 1, 2, 2], 'int64'),
+    'bytes': ([b'x', b'x', b'y', b'y'], [b'x', b'x', b'y', b'y'], None),
+    'tuples': ([('x', 1), ('x', 1), ('y', 1), ('y', 1)], [('x', 1), ('x', 1), ('y', 1), ('y', 1)], None),
+    'categories in an order of their own': (pd.Categorical(['x', 'x', 'y', 'y'], categories=['y', 'x'], ordered=True), ['x', 'x', 'y', 'y'], None),
 }
 
 @pytest.mark.parametrize('case', IDS)
@@ -102,7 +158,7 @@ def test_ids_that_are_understood(case):
     res = check_ratings(table(user=ids))
     assert res.user.tolist() == want
     if dtype: assert res.user.dtype == dtype
-    assert len(Vocab(res.user)) == 2
+    assert list(Vocab(res.user)) == sorted(set(want))
 
 def test_uuids_are_ids():
     a,b = uuid.uuid4(),uuid.uuid4()
@@ -112,6 +168,14 @@ def test_pyarrow_types():
     pytest.importorskip('pyarrow')
     res = check_ratings(table().convert_dtypes(dtype_backend='pyarrow'))
     assert res.rating.tolist() == [3, 4, 5, 1] and Vocab(res.user).rows(['b']) == [1]
+
+@pytest.mark.parametrize('column,dtype,values,words', [
+    ('user', 'int64', [1, None, 2, 2], '1 missing id (row 11)'), ('user', 'string', ['a', None, ' ', 'b'], '2 missing ids (rows 11, 12)'),
+    ('user', 'bool', [True, True, False, False], 'boolean values, which are no ids'), ('rating', 'double', [1., None, 2., 3.], '1 missing rating (row 11)'),
+    ('rating', 'int64', [1, None, 2, 3], '1 missing rating (row 11)'), ('rating', 'timestamp[s]', [1, 2, 3, 4], 'no ratings')])
+def test_faults_in_pyarrow_types(column, dtype, values, words):
+    pytest.importorskip('pyarrow')
+    assert words in said(table().assign(**{column: pd.array(values, dtype=f'{dtype}[pyarrow]')}))
 
 def test_missing_category_is_found():
     assert "'user': 1 missing id (row 11)" in said(table(user=pd.Categorical([7, None, 8, 8])))
@@ -130,18 +194,43 @@ def test_any_row_index(index):
     assert check_ratings(df).index.equals(df.index)
     assert 'missing rating' in said(df.assign(rating=[1, 2, np.nan, 3]))
 
+@pytest.mark.parametrize('index,words', [([7, 7, 7, 7], "(rows 7, 7)"), (list('wxyz'), "(rows 'x', 'z')"), (pd.MultiIndex.from_product([[1, 2], ['a', 'b']]), "(rows (1, 'b'), (2, 'b'))"),
+                                         ([np.nan, None, 'a', 1], '(rows None, 1)'), (pd.date_range('2020', periods=4), "(rows Timestamp('2020-01-02 00:00:00'), ")])
+def test_rows_are_named_by_their_labels(index, words):
+    assert f"2 missing ratings {words}" in said(table(rating=(1, np.nan, 2, np.nan)).set_axis(index, axis=0))
+
+def test_an_index_may_share_a_columns_name():
+    df = table(item=(1, 1, 1, 2)).rename_axis(index='user', columns='field')
+    assert check_ratings(df, duplicates='mean').rating.tolist() == [3.5, 5, 1]
+
+@pytest.mark.parametrize('names,kwargs', [([0, 1, 2], {}), ([0, 1, 2], dict(user_name=0, item_name=1, rating_name=2)), ([('a', 'b'), 'i', 'r'], dict(user_name=('a', 'b'))),
+                                          (['rating', 'user', 'item'], {}), (pd.CategoricalIndex(['u', 'i', 'r']), {})])
+def test_names_of_columns(names, kwargs):
+    df = table()
+    df.columns = names
+    res = check_ratings(df, **kwargs)
+    assert list(res.columns) == list(df.columns) and res.iloc[:, 0].tolist() == list('aabb') and res.iloc[:, 2].tolist() == [3, 4, 5, 1]
+
+def test_other_columns_come_along():
+    df = table(review=[['good'], [], ['bad'], []], genre=pd.Categorical(list('xyxx')))
+    res = check_ratings(df)
+    assert res.review.equals(df.review) and res.genre.equals(df.genre)
+
 def test_columns_may_stand_anywhere():
     df = pd.DataFrame({0: [1, 2, 3, 4], 'stars': [1., 2, 3, 4], 5: list('aabb'), 'film': [1, 2, 1, 2]})
     res = check_ratings(df, user_name=5, item_name='film', rating_name='stars')
     assert list(res.columns) == [5, 'film', 'stars', 0]
 
 @pytest.mark.parametrize('kwargs,words', [(dict(rating_range=(5, 1)), 'rating_range'), (dict(rating_range=3), 'rating_range'), (dict(rating_range=(0, np.inf)), 'finite'),
+                                          (dict(rating_range=(np.nan, 5)), 'finite'), (dict(rating_range=(1, 2, 3)), 'a pair'), (dict(rating_range=(1, pd.NA)), 'a pair'), (dict(rating_range=(3, 3)), 'lower first'),
+                                          (dict(duplicates=None), 'got None'), (dict(duplicates=['last']), 'duplicates'),
                                           (dict(duplicates='first'), "duplicates: expected 'error', 'last' or 'mean', got 'first'")])
 def test_arguments_are_checked(kwargs, words):
     with pytest.raises(ValueError, match=words): check_ratings(table(), **kwargs)
 
-def test_not_a_frame():
-    with pytest.raises(TypeError, match='expected a pandas DataFrame, got list'): check_ratings([1, 2, 3])
+@pytest.mark.parametrize('what', [[1, 2, 3], None, {'user': [1]}, pd.Series([1]), np.ones((3, 3))])
+def test_not_a_frame(what):
+    with pytest.raises(TypeError, match=f'expected a pandas DataFrame, got {type(what).__name__}'): check_ratings(what)
 
 def test_the_callers_frame_is_left_alone():
     for df,kwargs,_ in [*BAD.values(), *((d, {}, None) for d,*_ in GOOD.values())]:
@@ -149,6 +238,17 @@ def test_the_callers_frame_is_left_alone():
         try: check_ratings(df, **kwargs)
         except RatingsError: pass
         assert pickle.dumps(df) == before
+
+@pytest.mark.parametrize('kwargs', [dict(), dict(duplicates='last'), dict(duplicates='mean')])
+def test_the_callers_index_dtypes_and_attrs_are_left_alone(kwargs):
+    df = table(user=pd.Categorical([7, 7, 8, 8]), item=(1, 1, 1, 2), rating=pd.array([1, 2, 3, 4], dtype='Int64'), timestamp=[4, 3, 2, 1]).rename_axis('row')
+    df.attrs = {'from': ['a file']}
+    before = copy.deepcopy(df)
+    try: res = check_ratings(df, **kwargs)
+    except RatingsError: pass
+    else: assert res.attrs == {'repairs': [f"1 repeated pairs were merged ({kwargs['duplicates']})"]}
+    pd.testing.assert_frame_equal(df, before, check_freq=True, check_categorical=True)
+    assert df.attrs == before.attrs and df.index.name == 'row'
 
 def test_writing_to_the_result_does_not_reach_the_caller():
     df = table()
@@ -170,6 +270,32 @@ def test_clean_or_a_ratings_error(user, item, rating, duplicates, rating_range):
     for c in ('user', 'item'):
         assert res[c].notna().all() and res[c].map(type).nunique() == 1
         assert (Vocab(res[c]).encode(res[c]) >= 0).all()
+
+six = lambda o: st.lists(o, min_size=6, max_size=6)
+maybe = lambda o: st.none() | o
+typed = st.one_of(
+    six(maybe(st.integers(-3, 3))).map(lambda o: pd.array(o, dtype='Int64')), six(maybe(st.floats(width=32))).map(lambda o: pd.array(o, dtype='Float64')),
+    six(maybe(st.booleans())).map(lambda o: pd.array(o, dtype='boolean')), six(maybe(st.sampled_from(['a', 'b', ' ', '4', '2,5']))).map(lambda o: pd.array(o, dtype='string')),
+    six(maybe(st.integers(0, 2) | st.sampled_from('ab'))).map(lambda o: pd.Categorical(pd.Series(o, dtype=object), categories=['z', 1, 0, 2, 'b', 'a'])),
+    six(maybe(st.datetimes(pd.Timestamp('1970'), pd.Timestamp('2100')))).map(lambda o: pd.array(o, dtype='datetime64[us]')), six(st.integers(0, 2**64 - 1)).map(lambda o: np.array(o, dtype='uint64')),
+    six(st.floats(width=16)).map(lambda o: np.array(o, dtype='float16')), six(st.complex_numbers(max_magnitude=9)).map(np.array), six(st.uuids(version=4) | st.none()),
+    six(maybe(st.decimals(allow_nan=False, min_value=-9, max_value=9, places=1))), six(st.lists(st.integers(0, 1), max_size=1)), six(maybe(st.tuples(st.integers(0, 1)))), six(maybe(st.sampled_from([b'', b'x']))))
+index = st.sampled_from([range(6), [0] * 6, list('abcdef'), pd.MultiIndex.from_product([[1, 2], list('xyz')]), [np.nan, None, 'a', 1, 2.5, (1,)]])
+
+@pytest.mark.filterwarnings('ignore:overflow encountered', 'ignore:Could not infer format')
+@settings(max_examples=150, deadline=None)
+@given(typed | column, typed | column, typed | column, st.none() | column | typed, index, st.sampled_from(['error', 'last', 'mean']), st.sampled_from([None, (0, 5)]))
+def test_any_mixture_of_dtypes_is_clean_or_a_ratings_error(user, item, rating, time, index, duplicates, rating_range):
+    df = pd.DataFrame(dict(user=user, item=item, rating=rating) | ({} if time is None else dict(timestamp=time)), index=pd.Index(index, tupleize_cols=isinstance(index, pd.MultiIndex)))
+    before = copy.deepcopy(df)
+    try: res = check_ratings(df, duplicates=duplicates, rating_range=rating_range)
+    except RatingsError as e:
+        assert len(e.faults) and (e.faults.fix.str.len() > 0).all() and str(pickle.loads(pickle.dumps(e))) == str(e)
+        return
+    finally: pd.testing.assert_frame_equal(df, before)
+    assert res.rating.dtype == 'float64' and np.isfinite(res.rating).all() and res.rating.nunique() > 1 or duplicates == 'mean'
+    assert not res.duplicated(['user', 'item']).any() and (duplicates != 'error' or len(res) == 6) and res.index.isin(df.index).all()
+    for c in ('user', 'item'): assert res[c].notna().all() and res[c].nunique() > 1 and res[c].map(type).nunique() == 1
 
 @pytest.mark.parametrize('error', [RatingsError([dict(column='x', fault='f', count=1, rows=[3], fix='mend')]), UnknownIdError('user', [1, 2], 'why')])
 def test_errors_survive_a_process_boundary(error):
@@ -194,6 +320,19 @@ def test_unknown_ids_are_named(known, asked, words):
     with pytest.raises(UnknownIdError) as e: Vocab(known, 'user').encode(asked)
     assert words in str(e.value) and str(e.value).startswith('user:')
 
+@pytest.mark.parametrize('ids,want', [([3.0, 1.0], [1, 0]), (pd.array([3, 1], dtype='Int64'), [1, 0]), (pd.Categorical([3, 1, 3]), [1, 0, 1]), (np.array([9, 1], dtype='uint8'), [-1, 0]), ([None, np.nan, 3], [-1, -1, 1]), (['3'], [-1])])
+def test_rows_of_ids_in_other_dtypes(ids, want): assert Vocab([1, 3]).rows(ids).tolist() == want
+
+def test_unsigned_ids_keep_their_last_digit():
+    v = Vocab(np.array([2**64 - 1, 2**64 - 2, 2**63], dtype='uint64'))
+    assert v.encode(np.array([2**64 - 1, 2**63], dtype='uint64')).tolist() == [2, 0] and v[1] == 2**64 - 2
+
+def test_unknown_id_error_is_a_key_error_that_holds_the_ids():
+    with pytest.raises(KeyError) as e: Vocab(['a', 'b'], 'film').encode(['c', 'a', 'c', 'd'])
+    assert (e.value.name, e.value.ids) == ('film', ['c', 'd'])
+
+def test_vocabs_are_equal_by_ids(): assert Vocab([2, 1, 1]) == Vocab([1, 2]) != Vocab([1, 3])
+
 def test_no_ids_give_no_rows(): assert len(Vocab([1, 2]).encode([])) == 0
 
 # --- splitters
@@ -204,6 +343,46 @@ def is_partition(split, n):
 
 @pytest.mark.parametrize('splitter', [RandomSplitter(0.2, seed=1), TimeSplitter(0.2), LeaveLastOutSplitter(), ColdUserSplitter(0.2, 1), ColdItemSplitter(0.2, 1)])
 def test_splitters_part_the_rows(splitter, sim): assert is_partition([np.asarray(o) for o in splitter(sim)], len(sim))
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=30), st.floats(.01, .99), st.integers(0, 9))
+def test_splitters_against_plain_versions(rows, pct, seed):
+    df = pd.DataFrame(rows, columns=['user', 'item', 'timestamp'], index=[7] * len(rows))
+    oldest = sorted(range(len(rows)), key=lambda i: rows[i][2]) # a stable sort
+    n = int(pct * len(rows))
+    assert [o.tolist() for o in TimeSplitter(pct)(df)] == [oldest[:len(rows)-n], oldest[len(rows)-n:]]
+    for c,make in enumerate((ColdUserSplitter, ColdItemSplitter)):
+        ids = sorted({r[c] for r in rows})
+        cold = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:max(1, int(pct * len(ids)))]}
+        assert [o.tolist() for o in make(pct, seed)(df)] == [[i for i,r in enumerate(rows) if (r[c] in cold) == held] for held in (False, True)]
+    newest = {u: max((t, i) for i,(v,_,t) in enumerate(rows) if v == u)[1] for u,_,_ in rows if sum(u == v for v,_,_ in rows) > 1}
+    assert LeaveLastOutSplitter()(df)[1].tolist() == sorted(newest.values()) and is_partition(LeaveLastOutSplitter()(df), len(rows))
+
+@pytest.mark.parametrize('splitter', [TimeSplitter(), LeaveLastOutSplitter(), ColdUserSplitter(seed=1), ColdItemSplitter(seed=1)])
+def test_valid_rows_serve_fastai(splitter, sim):
+    train,valid = splitter(sim)
+    again = IndexSplitter(valid)(sim)
+    assert sorted(train) == sorted(again[0]) and sorted(valid) == sorted(again[1])
+
+def test_splitters_take_names():
+    df = table(timestamp=range(4), when=[3, 2, 1, 0]).rename(columns={'user': 'reader', 'item': 'book'})[['rating', 'book', 'reader', 'timestamp', 'when']]
+    assert TimeSplitter(0.25, 'when')(df)[1].tolist() == [0]
+    assert LeaveLastOutSplitter('reader', 'when')(df)[1].tolist() == [0, 2]
+    assert ColdUserSplitter(0.5, 0, 'reader')(df)[1].tolist() in ([0, 1], [2, 3]) and ColdItemSplitter(0.5, 0, 'book')(df)[1].tolist() in ([0, 2], [1, 3])
+
+def test_no_seed_is_a_new_draw(sim): assert len({tuple(ColdUserSplitter(0.5)(sim)[1]) for _ in range(3)}) > 1
+
+@pytest.mark.parametrize('times', [pd.date_range('2020', periods=4, tz='Europe/Paris')[::-1], pd.array([4, 3, 2, 1], dtype='Int64'), pd.Categorical([4, 3, 2, 1], categories=[1, 3, 2, 4]), np.array([4, 3, 2, 1], dtype=object),
+                                   [datetime.date(2020, 1, d) for d in (4, 3, 2, 1)], ['2020-01-04', '2020-01-03', '2020-01-02', '2020-01-01']])
+def test_times_of_any_kind(times):
+    assert TimeSplitter(0.5)(table(timestamp=times))[1].tolist() == [1, 0]
+    assert check_ratings(table(item=(1, 1, 1, 2), timestamp=times), duplicates='last').rating.tolist() == [3, 5, 1]
+
+@pytest.mark.parametrize('name', ['timestamp', 'Time', 'DATE', 'datetime'])
+def test_the_time_is_found_by_its_name(name): assert find_time(table(**{name: [4, 3, 2, 1]})).tolist() == [4, 3, 2, 1]
+
+def test_missing_times_are_named():
+    with pytest.raises(RatingsError, match=r"1 times that are missing or cannot be read \(row 11\)"): TimeSplitter()(table(timestamp=[1, None, 2, 3]))
 
 def test_time_splitter_keeps_ties_in_row_order():
     df = table(timestamp=[5, 1, 5, 5])
@@ -237,12 +416,14 @@ def test_cold_ids_are_on_one_side_only(make, col, sim):
     again = make(0.3, seed=4)(sim)[1]
     assert (again == valid).all() and not np.array_equal(make(0.3, seed=5)(sim)[1], valid)
 
-@pytest.mark.parametrize('pct', [0, 1, -1, 'x'])
-def test_share_is_checked(pct):
-    with pytest.raises(ValueError, match='valid_pct'): TimeSplitter(pct)
+@pytest.mark.parametrize('make', [TimeSplitter, ColdUserSplitter, ColdItemSplitter])
+@pytest.mark.parametrize('pct', [0, 1, 1.5, -.1, 'x', None, True, np.nan])
+def test_share_is_checked(make, pct):
+    with pytest.raises(ValueError, match=f'valid_pct: expected a share between 0 and 1, got {pct!r}'): make(pct)
 
 def test_no_times():
-    with pytest.raises(RatingsError, match='no column of times'): TimeSplitter()(table())
+    for make in (TimeSplitter, LeaveLastOutSplitter):
+        with pytest.raises(RatingsError, match='no column of times'): make()(table())
     with pytest.raises(RatingsError, match='no such column for time_name'): find_time(table(), 'when')
     assert find_time(table()) is None
 
@@ -268,3 +449,25 @@ def test_simulation_says_what_is_too_much():
     with pytest.raises(ValueError, match='rating_count: 26 is more than the 25 pairs'): simulate_ratings(5, 5, 26)
 
 def test_simulation_stays_on_its_scale(sim): assert set(sim.rating.unique()) <= {1., 2., 3., 4., 5.}
+
+def test_truth_can_be_found_again():
+    df,t = simulate_ratings(200, 300, 20_000, with_truth=True, seed=2)
+    score = t['mean'] + t['user_bias'][df.user] + t['item_bias'][df.item] + (t['user_weight'][df.user] * t['item_weight'][df.item]).sum(1)
+    shuffled = np.random.default_rng(0).permutation(score)
+    assert np.corrcoef(score, df.rating)[0, 1] > .5 > .05 > abs(np.corrcoef(shuffled, df.rating)[0, 1])
+
+def test_simulated_ratings_pass_the_checks(sim):
+    assert check_ratings(sim, rating_range=(1, 5)).attrs['repairs'] == [] and sim.timestamp.is_monotonic_increasing
+
+@pytest.mark.parametrize('step,want', [(1, {1, 2, 3, 4, 5}), (.5, {1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5})])
+def test_simulated_steps(step, want): assert set(simulate_ratings(50, 50, 2000, step=step).rating) == want
+
+@pytest.mark.parametrize('n', [250, 251, 999, 1000])
+def test_pairs_stay_distinct_when_they_are_dense(n): assert len(simulate_ratings(20, 50, n).drop_duplicates(['user', 'item'])) == n
+
+def test_a_million_ratings_of_a_large_table():
+    tracemalloc.start()
+    df = simulate_ratings(100_000, 50_000, 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(df.drop_duplicates(['user', 'item'])) == 1_000_000 and peak < 1e9 # the whole table would be 40 GB
