@@ -6,19 +6,18 @@ Docs: https://fastcf.github.io/fastcf/posterior.html.md"""
 
 # %% auto #0
 __all__ = ['Groups', 'group_ratings', 'Gaussian', 'cholesky', 'posterior', 'link_slope', 'posterior_link', 'RowPrior',
-           'estimate_prior']
+           'estimate_prior', 'Folded', 'row_prior']
 
 # %% ../nbs/07_posterior.ipynb #6e31e1fd
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from fastcore.basics import patch,ifnone,first
-from .data import RatingsError,UnknownIdError,Vocab,check_ratings,id_repr
-from .loaders import CFDataLoaders
-from .model import EmbeddingDotBias
-from .learner import CFLearner
+from torch import Tensor,nn
+from fastcore.basics import patch,ifnone
+from .data import RatingsError,Vocab,id_repr,_clean_ids,_clean_values,_fault
+from .loaders import Catalog,CFDataLoaders,RatingsTable
+from .learner import CFLearner,add_spread,_count,_known_rows,_listed
 
 # %% ../nbs/07_posterior.ipynb #c33eb95a
 @dataclass
@@ -253,3 +252,241 @@ def estimate_prior(
     used = cov[0].numel()**.5 * len(ids) - torch.einsum('kl,rlk->', prior.precision, cov) # degrees of freedom of this side
     noise = noise * len(r) / (len(r) - 2 * used).clamp(min=len(r) / 10)
     return RowPrior(_gaussian_of(post.mean, cov.mean(0)), float(noise), vectors, offsets, learn.model.y_range)
+
+# %% ../nbs/07_posterior.ipynb #1e729100
+def _limits(learn):
+    "Lowest and highest rating there can be: those of `y_range`, else of the training rows"
+    if learn.model.y_range is not None: return learn.model.y_range
+    r = learn.dls.train_ds.ratings
+    return float(r.min()),float(r.max())
+
+def _check_new(learn, df, names, is_item):
+    "Raise one error for all that is wrong with new ratings"
+    faults = []
+    values,_ = _clean_values(df[names[2]], _limits(learn), faults)
+    ids = [_clean_ids(df[n], faults) for n in names[:2]]
+    if not faults and df.duplicated(names[:2]).any(): faults.append(_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", df.duplicated(names[:2], keep=False)))
+    faults = [f for f in faults if not f['fault'].startswith('every rating is')] # one person may well like everything
+    if faults: raise RatingsError(faults)
+    return ids,values
+
+# %% ../nbs/07_posterior.ipynb #64d2adfd
+def _new_ratings(learn, ratings, is_item):
+    "Ids of the new rows, and row, column and value of each rating, checked"
+    c = learn.dls.catalog
+    names = [c.user.name, c.item.name, c.rating_name]
+    own,other = names[is_item],names[1-is_item]
+    if isinstance(ratings, (dict, pd.Series)): ratings = pd.DataFrame({own: 'new', other: list(ratings.keys()), c.rating_name: list(ratings.values if isinstance(ratings, pd.Series) else ratings.values())})
+    if not isinstance(ratings, pd.DataFrame): raise TypeError(f"ratings: expected a frame of {', '.join(names)}, or a dictionary of {other}: rating for one new {own}, got {type(ratings).__name__}.")
+    if not len(ratings): return Vocab(['new'], own),*(np.empty(0, d) for d in ('int64', 'int64', 'float32'))
+    if not set(names) <= set(ratings.columns):
+        if ratings.shape[1] < 3: raise RatingsError([_fault('columns', f"new ratings need {names}, there are {list(ratings.columns)}", "Rename the columns")])
+        ratings = ratings.iloc[:, :3].set_axis(names, axis=1)
+    (u,i),values = _check_new(learn, ratings, names, is_item)
+    mine,theirs = (i, u) if is_item else (u, i)
+    ids = Vocab(mine, own)
+    return ids,ids.rows(mine),_known_rows(learn, theirs, not is_item, 'error'),values.to_numpy('float32')
+
+# %% ../nbs/07_posterior.ipynb #c7ed9417
+class Folded:
+    "New rows of one side: what is known of their vectors, and what follows from it"
+    def __init__(self,
+        learn:CFLearner, # The learner that knows the other side
+        ids:Vocab, # Ids of the new rows
+        prior:RowPrior, # What was believed before
+        post:Gaussian, # What is believed now, one a row
+        is_item:bool # Whether the new rows are items
+    ):
+        self.learn,self.ids,self.prior,self.is_item = learn,ids,prior,is_item
+        self.mean,self.cov = post.mean,post.cov()
+        self.seen = torch.zeros(len(ids), len(prior.offsets), dtype=torch.bool)
+
+    def __len__(self): return len(self.ids)
+    def __repr__(self): return f"{len(self)} new {self.ids.name}{'' if len(self) == 1 else 's'} with {int(self.seen.sum())} ratings"
+
+    @property
+    def others(self):
+        "The vocabulary of the other side"
+        return self.learn.dls.catalog.user if self.is_item else self.learn.dls.catalog.item
+
+    def score(self,
+        rows:Tensor, # New rows [n]
+        cols:Tensor # Columns of the other side [n]
+    ) -> tuple: # Predictions and the standard deviations of ratings around them, both [n]
+        "Predictions for pairs of rows and columns"
+        a = self.prior.vectors[cols]
+        fit,slope = link_slope((self.mean[rows] * a).sum(1) + self.prior.offsets[cols], self.prior.y_range)
+        var = torch.einsum('nk,nkl,nl->n', a, self.cov[rows], a)
+        return fit,(slope.square() * var + self.prior.noise).sqrt()
+
+# %% ../nbs/07_posterior.ipynb #a078be4d
+@patch
+def predict(self:Folded,
+    users=None, # Ids of users, by default all (of the new ones, if it is they who are new)
+    items=None, # Ids of items, by default all
+    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
+    return_std:bool=False # Add the standard deviation of a rating as a column
+) -> pd.DataFrame: # user, item, prediction, then `std`, `low` and `high` where asked for
+    "Predictions for every pair of these users and items"
+    own,other = (items, users) if self.is_item else (users, items)
+    rows = np.arange(len(self)) if own is None else self.ids.encode(_listed(own))
+    cols = np.flatnonzero(self.learn.dls.counts(not self.is_item)) if other is None else _known_rows(self.learn, _listed(other), not self.is_item, 'error')
+    r,c = np.repeat(rows, len(cols)),np.tile(cols, len(rows))
+    preds,std = (o.cpu().numpy() for o in self.score(torch.as_tensor(r), torch.as_tensor(c)))
+    pair = [self.others[c], self.ids[r]] if self.is_item else [self.ids[r], self.others[c]]
+    cat = self.learn.dls.catalog
+    df = pd.DataFrame(dict(zip((cat.user.name, cat.item.name), pair)) | dict(prediction=preds))
+    return add_spread(df, std, interval, return_std, _limits(self.learn))
+
+# %% ../nbs/07_posterior.ipynb #252ba8ac
+@patch
+def recommend(self:Folded,
+    k:int=10, # How many for each new row
+    exclude_seen:bool=True, # Leave out what was rated
+    min_ratings:int=1 # Leave out those with fewer training ratings
+) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction; for new items, the users who would like them best
+    "The best of the other side for each new row"
+    k,c = _count('k', k),self.learn.dls.catalog
+    fit,_ = link_slope(self.mean @ self.prior.vectors.T + self.prior.offsets, self.prior.y_range)
+    fit = fit.cpu().masked_fill(self.learn.dls.counts(not self.is_item) < max(1, min_ratings), -torch.inf)
+    vals,cols = (fit.masked_fill(self.seen, -torch.inf) if exclude_seen else fit).topk(min(k, fit.shape[1]))
+    b,rank = np.nonzero(np.isfinite(vals.numpy()))
+    picks = cols.numpy()[b, rank]
+    res = {self.ids.name: self.ids[b], 'rank': rank + 1, self.others.name: self.others[picks]}
+    if not self.is_item and (titles := c.titles(picks)) is not None: res['title'] = titles
+    return pd.DataFrame(res | {'prediction': vals.numpy()[b, rank]})
+
+# %% ../nbs/07_posterior.ipynb #648c85eb
+@patch
+def update(self:Folded,
+    ratings # New ratings of rows that are here: a frame, or a dictionary for a single row
+) -> Folded: # This object
+    "Take in more ratings, one by one, at a cost that does not grow"
+    if isinstance(ratings, dict) and len(self) > 1: raise TypeError(f"ratings: a dictionary does not say which of the {len(self)} new rows rated. Pass a frame.")
+    ids,rows,cols,values = _new_ratings(self.learn, ratings, self.is_item)
+    rows = np.zeros(len(rows), 'int64') if isinstance(ratings, dict) else self.ids.encode(ids[rows]) if len(rows) else rows
+    for row,col,r in zip(rows.tolist(), cols.tolist(), values.tolist()):
+        a = self.prior.vectors[col]
+        fit,slope = link_slope(self.mean[row] @ a + self.prior.offsets[col], self.prior.y_range)
+        gain = self.cov[row] @ a * slope
+        gain = gain / (slope * (a @ gain) + self.prior.noise)
+        self.mean[row] += gain * (r - fit)
+        self.cov[row] -= torch.outer(gain, slope * (a @ self.cov[row]))
+        self.seen[row, col] = True
+    return self
+
+# %% ../nbs/07_posterior.ipynb #11c43732
+def row_prior(
+    learn:CFLearner, # A fitted learner
+    is_item:bool=False # Of new items, or of new users
+) -> RowPrior: # As `estimate_prior`
+    "The prior of one side, estimated when it is first asked for and again when the tables have changed"
+    key = [(p.data_ptr(), p._version, float(p.detach()[[0, -1]].sum())) for p in learn.model.parameters()]
+    kept = learn.__dict__.setdefault('_row_priors', {})
+    if is_item not in kept or kept[is_item][0] != key: kept[is_item] = key,estimate_prior(learn, is_item)
+    return kept[is_item][1]
+
+# %% ../nbs/07_posterior.ipynb #8340dd2c
+def _fold(learn, ratings, is_item, prior):
+    "New rows of one side from their ratings"
+    prior = ifnone(prior, row_prior(learn, is_item))
+    ids,rows,cols,values = _new_ratings(learn, ratings, is_item)
+    dev,cols_ = prior.vectors.device,torch.as_tensor(cols)
+    groups = group_ratings(rows, cols_, len(ids), len(prior.offsets)).to(dev)
+    cols_,r = cols_.to(dev),torch.as_tensor(values).to(dev)
+    res = Folded(learn, ids, prior, posterior_link(groups, cols_, prior.vectors, prior.offsets[cols_], r, prior.gaussian, 1 / prior.noise, prior.y_range), is_item)
+    res.seen[torch.as_tensor(rows), torch.as_tensor(cols)] = True
+    return res
+
+# %% ../nbs/07_posterior.ipynb #3e9d31e7
+@patch
+@torch.no_grad()
+def fold_in(self:CFLearner,
+    ratings, # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
+    prior:RowPrior|None=None # Belief before the ratings, by default that of `estimate_prior`
+) -> Folded: # Predicts, recommends, and can be updated
+    "Vectors for users who were not there in training, from their ratings; nothing is trained"
+    return _fold(self, ratings, False, prior)
+
+@patch
+@torch.no_grad()
+def fold_in_items(self:CFLearner,
+    ratings, # Ratings of new items: a frame, or a dictionary of user: rating for one
+    prior:RowPrior|None=None # Belief before the ratings, by default that of `estimate_prior`
+) -> Folded: # Predicts, recommends, and can be updated
+    "Vectors for items that were not there in training, from their ratings; nothing is trained"
+    return _fold(self, ratings, True, prior)
+
+# %% ../nbs/07_posterior.ipynb #50850675
+def _cov_of(learn, rows, is_item):
+    "Covariances [n, k, k] of rows of the tables, and the prior of their side"
+    prior,t = row_prior(learn, is_item),learn.dls.train_ds
+    row,col = (t.items, t.users) if is_item else (t.users, t.items)
+    new = torch.full((len(learn.dls.catalog.item if is_item else learn.dls.catalog.user),), -1)
+    new[rows] = torch.arange(len(rows))
+    keep = new[row.long()] >= 0
+    row,col,dev = new[row.long()][keep],col[keep].long(),prior.vectors.device
+    own = _design(learn.model, is_item)[2][rows.to(dev)]
+    g = group_ratings(row, col, len(rows), len(prior.offsets)).to(dev)
+    row,col = row.to(dev),col.to(dev)
+    slope = link_slope((own[row] * prior.vectors[col]).sum(1) + prior.offsets[col], prior.y_range)[1]
+    return posterior(g, prior.vectors, torch.zeros_like(slope), prior.gaussian, slope.square() / prior.noise, what='full').cov(),prior
+
+# %% ../nbs/07_posterior.ipynb #fee53709
+@patch
+@torch.no_grad()
+def prediction_std(self:CFLearner,
+    users:Tensor, # Rows of users [n]
+    items:Tensor # Rows of items [n]
+) -> np.ndarray: # Standard deviations [n]
+    "The standard deviation of a rating around its prediction, by Laplace's approximation around the tables"
+    (u,nu),(i,ni) = (o.unique(return_inverse=True) for o in (users, items))
+    (cu,pu),(ci,pi) = _cov_of(self, u, False),_cov_of(self, i, True)
+    a,x = pu.vectors[items.to(cu.device)],pi.vectors[users.to(cu.device)]
+    own = _design(self.model, False)[2][users.to(cu.device)]
+    slope = link_slope((own * a).sum(1) + pu.offsets[items.to(cu.device)], pu.y_range)[1]
+    var = torch.einsum('nk,nkl,nl->n', a, cu[nu], a) + torch.einsum('nk,nkl,nl->n', x, ci[ni], x)
+    return (slope.square() * var + pu.noise).sqrt().cpu().numpy()
+
+# %% ../nbs/07_posterior.ipynb #c37de774
+def _grow(learn, ratings, is_item):
+    "Add new rows of one side, with their ratings"
+    f,m,c,dls = _fold(learn, ratings, is_item, None),learn.model,learn.dls.catalog,learn.dls
+    side = c.item if is_item else c.user
+    if (both := [i for i in f.ids if i in side]): raise ValueError(f"ratings: {len(both)} ids of {side.name!r} are in the model already, such as {id_repr(both[0])}. Fit again with their new ratings, or leave them out.")
+    if isinstance(ratings, (dict, pd.Series)): raise TypeError("ratings: a dictionary does not say whose ratings these are. Pass a frame.")
+    grown = Vocab([*side, *f.ids], side.name)
+    place,new = (torch.as_tensor(grown.rows(o.ids)) for o in (side, f.ids))
+    tables = (m.item_weight, m.item_bias) if is_item else (m.user_weight, m.user_bias)
+    for t,added in zip(tables, (f.mean[:, :-1], f.mean[:, -1:])):
+        w = t.weight.new_empty(len(grown), t.weight.shape[1])
+        w[place.to(w.device)],w[new.to(w.device)] = t.weight.detach(),added.to(w)
+        t.weight,t.num_embeddings = nn.Parameter(w),len(grown)
+    cat = Catalog(c.user if is_item else grown, grown if is_item else c.item, c.rating_name, c.users, c.items)
+    def _table(t, more):
+        own,other,r = ((t.items, t.users) if is_item else (t.users, t.items)),None,t.ratings
+        own,other = place[own[0].long()],own[1].long()
+        if more is not None: own,other,r = torch.cat([own, new[more[0]]]),torch.cat([other, more[1]]),torch.cat([r, more[2]])
+        return RatingsTable(*((other, own) if is_item else (own, other)), r, cat)
+    _,rows,cols,values = _new_ratings(learn, ratings, is_item)
+    more = [torch.as_tensor(o) for o in (rows, cols, values)]
+    learn.dls = CFDataLoaders(dls.train.new(_table(dls.train_ds, more)), dls.valid.new(_table(dls.valid_ds, None)), path=dls.path, device=dls.device)
+    learn.opt = None
+    return learn
+
+# %% ../nbs/07_posterior.ipynb #7fcffa8a
+@patch
+@torch.no_grad()
+def add_users(self:CFLearner,
+    ratings:pd.DataFrame # Ratings of new users, of items that the model knows
+) -> CFLearner: # This learner, changed
+    "Put new users into the tables, with vectors from their ratings"
+    return _grow(self, ratings, False)
+
+@patch
+@torch.no_grad()
+def add_items(self:CFLearner,
+    ratings:pd.DataFrame # Ratings of new items, by users that the model knows
+) -> CFLearner: # This learner, changed
+    "Put new items into the tables, with vectors from their ratings"
+    return _grow(self, ratings, True)
