@@ -38,11 +38,11 @@ def running(request):
 # --- comparing
 
 NUMBER = re.compile(r'[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?')
-TIME = re.compile(r'\b\d+:\d\d(?::\d\d)?\b|\d[\d.,]*\s*(?:ns|µs|us|ms|s|sec|seconds?|minutes?|min)\b')
-CLOCKS = re.compile(r'\btime\.|perf_counter|timeit|%time')
+TIME = re.compile(r'\b\d+:\d\d(?::\d\d)?\b|\d[\d.,]*\s*(?:ns|µs|us|ms|s|sec|seconds?|minutes?|min)\b|\d[\d.,]*\s*(?:times|×|x) (?:faster|slower|quicker|as fast)')
+CLOCKS = re.compile(r'\btime\.|perf_counter|timeit|%time|seconds')
 
 def tokens(text, timed=False):
-    "Words and numbers of an output; times are left out, and all numbers where the cell reads a clock"
+    "Words and numbers of an output; times are left out, and all numbers where the cell reads a clock or shows seconds"
     text = TIME.sub(' ', re.sub(r'0x[0-9a-f]+', '', text))
     words = re.findall(r'[^\W\d]\w*|' + NUMBER.pattern, text)
     is_num = lambda w: NUMBER.fullmatch(w) is not None
@@ -84,7 +84,7 @@ def cell(source='x', *texts, pictures=0):
     (cell('x', 'rmse 0.907'), cell('x', 'rmse 0.909'), True), (cell('x', 'rmse 0.907'), cell('x', 'rmse 0.997'), False),
     (cell('x', 'user 196'), cell('x', 'film 196'), False), (cell('x', '1 2 3'), cell('x', '1 2'), False), (cell('x', 'a'), cell('x'), False),
     (cell('x', pictures=1), cell('x'), False), (cell('x', pictures=1), cell('x', pictures=1), True),
-    (cell('x', '00:01 took 13 ms'), cell('x', '00:07 took 99 ms'), True), (cell('time.perf_counter()', 'ratio 3.5'), cell('time.perf_counter()', 'ratio 4.9'), True),
+    (cell('x', '00:01 took 13 ms'), cell('x', '00:07 took 99 ms'), True), (cell('x', '2.6 times faster'), cell('x', '3.1 times faster'), True), (cell('x', '2.6 times'), cell('x', '3.1 times'), False), (cell('time.perf_counter()', 'ratio 3.5'), cell('time.perf_counter()', 'ratio 4.9'), True),
     (cell('x', ' '.join('abcdefghijklmnopqrstu')), cell('x', ' '.join('bacdefghijklmnopqrstu')), True)])
 def test_what_counts_as_the_same(a, b, same): assert (differences(a, b) is None) == same
 
