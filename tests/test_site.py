@@ -225,6 +225,10 @@ def test_the_workflow_builds_and_publishes_what_make_docs_makes():
     assert any(s.get('run') == 'make docs' for s in steps)
     assert any(s.get('with', {}).get('path') == '_docs/html' for s in steps) and any('deploy-pages' in s.get('uses', '') for s in steps)
 
+def test_help_answers_without_loading_what_is_heavy():
+    code = "import sys, fastcf.demo; print([m for m in ('torch', 'fastai', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
 # --- in a browser
 
 FLAGS = '--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
