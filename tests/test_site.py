@@ -168,8 +168,9 @@ def test_only_secure_addresses_of_known_sites(parsed):
     assert {urlsplit(l).scheme for p in parsed.values() for l in p.links} <= {'', 'https', 'data', 'mailto'}
     assert {'github.com', 'docs.fast.ai', 'docs.pytorch.org', 'pandas.pydata.org'} <= hosts
 
-def test_every_picture_has_words_and_a_size(parsed):
+def test_every_picture_has_words_and_a_size(html, parsed):
     pictures = [(n, i) for n,p in parsed.items() for i in p.images if 'logo' not in i.get('src', '')]
+    assert {Path(i['src']).name for _,i in pictures} == {p.name for p in (html/'images').iterdir()} # each plot of a notebook is on its page
     assert len(pictures) > 5
     assert [(n, i) for n,i in pictures if not (i.get('alt', '').strip() and int(i.get('width', 0)) and int(i.get('height', 0)))] == []
     assert [n for n,p in parsed.items() for i in p.images if 'alt' not in i] == []

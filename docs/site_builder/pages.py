@@ -170,7 +170,8 @@ class Site:
         if out.output_type == 'error': return 'text/plain','\n'.join(re.sub(r'\x1b\[[\d;]*m', '', o) for o in out.traceback)
         data = out.data
         if 'image/png' in data:
-            blob,path = b64decode(data['image/png']),f"images/{page.doc.replace('/', '_')}_{len(images) + 1}.png"
+            blob,name = b64decode(data['image/png']),page.doc.replace('/', '_')
+            path = f'images/{name}_{sum(p.startswith(f"images/{name}_") for p in images) + 1}.png'
             images[path] = blob
             size = out.metadata.get('image/png', {})
             w,h = (size.get('width'), size.get('height')) if size.get('width') and size.get('height') else png_size(blob)
@@ -199,7 +200,7 @@ class Site:
             elif kind == 'private': cells.append(nbformat.v4.new_markdown_cell(_details(f'Code of <code>{escape(o.name)}</code>', _code(o.code), 'code')))
             elif kind == 'code': cells.append(nbformat.v4.new_code_cell(o))
             else:
-                if not (cells and cells[-1].cell_type == 'code'): cells.append(nbformat.v4.new_code_cell('', metadata={'tags': ['remove-input']}))
+                if not (cells and cells[-1].cell_type == 'code'): cells.append(nbformat.v4.new_code_cell('...', metadata={'tags': ['remove-input']})) # with no source it would be dropped
                 cells[-1].outputs.append(self._stored(*o))
         meta = {'myst': {'html_meta': {'description': page.summary or page.own_title}}, 'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}, 'language_info': {'name': 'python'}}
         return nbformat.v4.new_notebook(cells=cells, metadata=meta)
