@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import SequenceMatcher
 from pathlib import Path
 import nbformat, pytest
+from fastai.callback.core import event
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +106,6 @@ def used_names(name):
 
 def test_every_public_name_has_an_example_that_runs():
     used = set().union(*map(used_names, NAMES))
-    wanted = [s.full for s in read_symbols().values() if s.public and ('.' not in s.name or s.patched)]
+    wanted = [s.full for s in read_symbols().values() if s.public and ('.' not in s.name or s.patched) and not hasattr(event, s.name.rpartition('.')[2])] # fastai calls events
     assert len(wanted) > 40
     assert [o for o in wanted if o.rpartition('.')[2] not in used] == []

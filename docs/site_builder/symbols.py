@@ -168,17 +168,20 @@ class Errors:
     "Which exceptions a function raises, itself or through those of the package that it calls"
     def __init__(self, symbols, lib=ROOT/'fastcf'):
         self.funcs,self.ours = {},{s.name: s.doc for s in symbols.values() if s.kind == 'exception'}
+        self.module_of = {}
         for p in lib.glob('*.py'):
             for node in ast.walk(ast.parse(p.read_text())):
+                if isinstance(node, FUNCS): self.module_of[node] = f'fastcf.{p.stem}'
                 if isinstance(node, FUNCS) and node.name != '__init__': self.funcs.setdefault(node.name, []).append(node)
                 if isinstance(node, ast.ClassDef): self.funcs.setdefault(node.name, []).extend(o for o in node.body if isinstance(o, FUNCS) and o.name == '__init__')
 
-    def _calls(self, node):
-        "(function, {parameter: text}) for each call in `node` of a function of the package, where the name can only mean one"
+    def _calls(self, node, module):
+        "(function, {parameter: text}) for each call in `node` of a function of `module`, else of the package where the name can only mean one"
         for o in ast.walk(node):
             if not isinstance(o, ast.Call): continue
             name = o.func.id if isinstance(o.func, ast.Name) else o.func.attr if isinstance(o.func, ast.Attribute) else ''
             found = self.funcs.get(name, [])
+            found = [f for f in found if self.module_of[f] == module] or found
             if len(found) != 1 or name in self.ours: continue
             names = [a.arg for a in found[0].args.args if a.arg not in ('self', 'cls')]
             yield found[0],{n: a.value for n,a in zip(names, o.args) if isinstance(a, ast.Constant) and isinstance(a.value, str)}
@@ -186,9 +189,9 @@ class Errors:
     def of(self, symbol):
         "(exception, message) of each error that the symbol may raise, in the order of the source; its own first"
         if symbol.kind == 'data' or (node := symbol._init) is None: return []
-        return list(self._of(node, {}, set()))
+        return list(self._of(node, symbol.module, {}, set()))
 
-    def _of(self, node, filled, seen):
+    def _of(self, node, module, filled, seen):
         key = id(node),*sorted(filled.items())
         if key in seen: return {}
         seen.add(key)
@@ -198,5 +201,5 @@ class Errors:
                 name = o.exc.func.id
                 text = self.ours.get(name) or (_template(o.exc.args[0], filled) if o.exc.args else '')
                 if text: res[name, re.sub(r'\s+', ' ', text)] = None
-        for f,given in self._calls(node): res |= self._of(f, given, seen)
+        for f,given in self._calls(node, module): res |= self._of(f, self.module_of[f], given, seen)
         return res
