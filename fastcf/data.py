@@ -128,12 +128,16 @@ def _find_columns(df, names):
     roles,have,faults = ('user', 'item', 'rating'),list(df.columns),[]
     for role,name in names.items():
         if name is not None and name not in have: faults.append(_fault(name, f"no such column for {role}; there are {have}", f"Pass the right {role}"))
-    if len(have) < 3: faults.append(_fault('columns', f"a table of ratings needs three columns, this one has {have}", "Columns are user, item, rating, in that order, or named"))
+    sep = next((o for o in ';\t|' if o in str(have[0])), None) if len(have) == 1 else None
+    fix = f"Another separator: read_csv(..., sep={sep!r})" if sep else "Columns are user, item, rating, in that order, or named"
+    if len(have) < 3: faults.append(_fault('columns', f"a table of ratings needs three columns, this one has {have}", fix))
     if df.columns.has_duplicates: faults.append(_fault('columns', f"two columns have the same name: {have}", "Rename one: df.columns = [...]"))
     if df.columns.nlevels == 1 and df.columns.hasnans: faults.append(_fault('columns', f"a column has no name: {have}", "Name it: df.columns = [...]"))
     if df.columns.nlevels > 1: faults.append(_fault('columns', "the columns have several levels", "Flatten them: df.columns = ['_'.join(c) for c in df.columns]"))
     if faults: raise RatingsError(faults)
     found = [names[r+'_name'] if names.get(r+'_name') is not None else have[i] for i,r in enumerate(roles)]
+    index = [c for c in found if str(c).startswith('Unnamed: ') and c not in names.values()]
+    if index: raise RatingsError([_fault(index[0], "the first three columns are taken, and this one, without a name, looks like an index that was saved with the table", "read_csv(..., index_col=0), or pass user_name, item_name and rating_name")])
     if len(set(found)) < 3: raise RatingsError([_fault(found, "one column would serve twice", "Pass user_name, item_name and rating_name, all different")])
     return found
 

@@ -10,14 +10,9 @@ __all__ = ['test_rows_90_10', 'clipped_rmse', 'demo_learner', 'baseline_rmse', '
 # %% ../nbs/20_demo.ipynb #0c5683af
 from contextlib import nullcontext
 from pathlib import Path
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from fastai.data.transforms import IndexSplitter
 from fastcore.script import call_parse
-from .data import load_ml100k
-from .learner import cf_learner
-from .loaders import CFDataLoaders
 
 # %% ../nbs/20_demo.ipynb #468eac5b
 def test_rows_90_10(
@@ -40,6 +35,9 @@ def demo_learner(
     seed:int=0 # Seed of the tables and of the batches
 ): # `CFLearner` on the 90/10 split, not fitted
     "The learner of the demonstration"
+    from fastai.data.transforms import IndexSplitter
+    from fastcf.learner import cf_learner
+    from fastcf.loaders import CFDataLoaders
     dls = CFDataLoaders.from_df(ml.ratings, splitter=IndexSplitter(test_rows_90_10(len(ml.ratings))), items=ml.items, seed=seed, bs=128)
     return cf_learner(dls, factor_count=80, y_range=(0.5, 5.5), wd=0.3, seed=seed)
 
@@ -62,6 +60,7 @@ def _say(what, df=None): print(f"\n{what}" + ('' if df is None else '\n' + df.to
 
 def _fit(ml, seed, epochs, shown):
     "A learner fitted with this seed, and its test RMSE; epochs and losses are shown, or not"
+    import matplotlib.pyplot as plt
     learn = demo_learner(ml, seed)
     with nullcontext() if shown else learn.no_logging(): learn.fit_one_cycle(epochs)
     if shown: learn.recorder.plot_loss(ax=plt.subplots(figsize=(6, 4))[1]).set(ylabel='mean squared error', xlabel='batches')
@@ -82,6 +81,8 @@ def main(
     out:str='demo', # Folder for the plots
 ):
     "Train on MovieLens 100K, print the test RMSE and recommendations, write plots"
+    import matplotlib.pyplot as plt
+    from fastcf.data import load_ml100k
     ml = load_ml100k(data)
     test = test_rows_90_10(len(ml.ratings))
     print(f"{ml!r}\n{len(ml.ratings)-len(test):,} to train on, {len(test):,} to test on (a fixed random tenth)\n")

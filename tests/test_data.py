@@ -471,3 +471,17 @@ def test_a_million_ratings_of_a_large_table():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(df.drop_duplicates(['user', 'item'])) == 1_000_000 and peak < 1e9 # the whole table would be 40 GB
+
+def test_an_index_in_a_file_is_no_column_of_users(tmp_path):
+    pd.DataFrame(dict(user=[1, 2, 3], item=[1, 1, 2], rating=[3, 4, 5])).to_csv(tmp_path/'r.csv')
+    df = pd.read_csv(tmp_path/'r.csv')
+    with pytest.raises(RatingsError, match=r"'Unnamed: 0': .*index.*index_col=0"): check_ratings(df)
+    want = check_ratings(pd.read_csv(tmp_path/'r.csv', index_col=0))
+    assert check_ratings(df, user_name='user', item_name='item', rating_name='rating').iloc[:, :3].equals(want)
+    assert list(check_ratings(df, user_name='Unnamed: 0', item_name='item', rating_name='rating').columns[:3]) == ['Unnamed: 0', 'item', 'rating'] # if somebody says so
+
+@pytest.mark.parametrize('sep', [';', '\t', '|'])
+def test_another_separator_is_named(tmp_path, sep):
+    (tmp_path/'r.csv').write_text(f'user{sep}item{sep}rating\n1{sep}1{sep}3\n')
+    with pytest.raises(RatingsError) as e: check_ratings(pd.read_csv(tmp_path/'r.csv'))
+    assert f'read_csv(..., sep={sep!r})' in str(e.value)

@@ -1,0 +1,111 @@
+"Every notebook runs from a clean kernel, once, and gives the outputs that are stored in it; every public name has an example among them"
+import ast, os, re, sys
+from concurrent.futures import ThreadPoolExecutor
+from difflib import SequenceMatcher
+from pathlib import Path
+import nbformat, pytest
+from fastai.callback.core import event
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NBS = ROOT/'nbs'
+NAMES = [p.relative_to(NBS).as_posix() for p in sorted(NBS.rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+sys.path.insert(0, str(ROOT/'docs'))
+from site_builder.notebooks import directives, plain_source
+from site_builder.symbols import read_symbols
+
+# --- running
+
+def run(name):
+    "(stored, new) pairs of the code cells of a notebook, run as nbdev-test would: without cells marked `eval: false`"
+    nb = nbformat.read(NBS/name, 4)
+    nb.cells = [c for c in nb.cells if c.cell_type == 'code' and directives(c.source).get('eval') != 'false']
+    old = [c.copy() for c in nb.cells]
+    env = {**os.environ, 'IN_TEST': '1', 'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'OMP_NUM_THREADS': '1'}
+    NotebookClient(nb, timeout=900, kernel_name='python3', resources={'metadata': {'path': str((NBS/name).parent)}}).execute(env=env)
+    return old,nb.cells
+
+class Running:
+    "Two notebooks at a time, so that both cores are used"
+    def __init__(self, names): self.pool = ThreadPoolExecutor(2); self.jobs = {n: self.pool.submit(run, n) for n in names}
+
+@pytest.fixture(scope='module')
+def running(request):
+    wanted = [o.callspec.params['name'] for o in request.session.items if o.name.startswith('test_runs_as_stored')]
+    r = Running(sorted(wanted, key=lambda n: -(NBS/n).stat().st_size))
+    yield r.jobs
+    r.pool.shutdown(cancel_futures=True)
+
+# --- comparing
+
+NUMBER = re.compile(r'[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?')
+TIME = re.compile(r'\b\d+:\d\d(?::\d\d)?\b|\d[\d.,]*\s*(?:ns|µs|us|ms|s|sec|seconds?|minutes?|min)\b|\d[\d.,]*\s*(?:times|×|x) (?:faster|slower|quicker|as fast)')
+CLOCKS = re.compile(r'\btime\.|perf_counter|timeit|%time|seconds')
+
+def tokens(text, timed=False):
+    "Words and numbers of an output; times are left out, and all numbers where the cell reads a clock or shows seconds"
+    text = TIME.sub(' ', re.sub(r'0x[0-9a-f]+', '', text))
+    words = re.findall(r'[^\W\d]\w*|' + NUMBER.pattern, text)
+    is_num = lambda w: NUMBER.fullmatch(w) is not None
+    return [w for w in words if not is_num(w)],[] if timed else [float(w.replace(',', '')) for w in words if is_num(w)]
+
+def shown(cell):
+    "What a cell's outputs say: the text of prints and results, and how many pictures"
+    text,pictures = '',0
+    for o in cell.outputs:
+        if o.output_type == 'stream': text += o.text if o.name == 'stdout' else ''
+        elif o.output_type != 'error':
+            if 'image/png' in o.data: pictures += 1
+            elif 'text/html' in o.data: text += re.sub(r'<style.*?</style>|<!--.*?-->|<[^>]*>', ' ', o.data['text/html'], flags=re.S) + '\n'
+            else: text += o.data.get('text/plain', '') + '\n'
+    return text,pictures
+
+def differences(old, new, rtol=.01, atol=.01):
+    "What is not the same in the outputs of two cells: pictures, words (a tenth may differ: ties in rankings), numbers (a tenth may be further off)"
+    (a,n),(b,m),timed = shown(old),shown(new),CLOCKS.search(old.source) is not None
+    if n != m: return f'{n} pictures stored, {m} now'
+    (words,nums),(words2,nums2) = tokens(a, timed),tokens(b, timed)
+    same = SequenceMatcher(None, words, words2, autojunk=False).ratio()
+    if same < .9: return f'only {same:.0%} of the words are the same. Stored:\n{a[:800]}\nNow:\n{b[:800]}'
+    if len(nums) != len(nums2): return f'{len(nums)} numbers stored, {len(nums2)} now. Stored:\n{a[:800]}\nNow:\n{b[:800]}'
+    off = [(x, y) for x,y in zip(nums, nums2) if abs(x - y) > atol + rtol * abs(x)]
+    if len(off) > max(0, len(nums) // 10): return f'{len(off)} of {len(nums)} numbers are off, such as {off[:5]} (stored, now)'
+
+@pytest.mark.parametrize('name', NAMES)
+def test_runs_as_stored(name, running):
+    old,new = running[name].result()
+    diffs = {o.source[:200]: d for o,n in zip(old, new) if (d := differences(o, n))}
+    assert not diffs, '\n'.join(f'--- {name}: {source}\n{d}' for source,d in diffs.items()) + '\nRun the notebook again and look at what changed: jupyter nbconvert --to notebook --execute --inplace, then nbdev-clean'
+
+def cell(source='x', *texts, pictures=0):
+    outs = [nbformat.v4.new_output('stream', text=t) for t in texts] + [nbformat.v4.new_output('display_data', {'image/png': 'x'}) for _ in range(pictures)]
+    return nbformat.v4.new_code_cell(source, outputs=outs)
+
+@pytest.mark.parametrize('a,b,same', [
+    (cell('x', 'rmse 0.907'), cell('x', 'rmse 0.909'), True), (cell('x', 'rmse 0.907'), cell('x', 'rmse 0.997'), False),
+    (cell('x', 'user 196'), cell('x', 'film 196'), False), (cell('x', '1 2 3'), cell('x', '1 2'), False), (cell('x', 'a'), cell('x'), False),
+    (cell('x', pictures=1), cell('x'), False), (cell('x', pictures=1), cell('x', pictures=1), True),
+    (cell('x', '00:01 took 13 ms'), cell('x', '00:07 took 99 ms'), True), (cell('x', '2.6 times faster'), cell('x', '3.1 times faster'), True), (cell('x', '2.6 times'), cell('x', '3.1 times'), False), (cell('time.perf_counter()', 'ratio 3.5'), cell('time.perf_counter()', 'ratio 4.9'), True),
+    (cell('x', ' '.join('abcdefghijklmnopqrstu')), cell('x', ' '.join('bacdefghijklmnopqrstu')), True)])
+def test_what_counts_as_the_same(a, b, same): assert (differences(a, b) is None) == same
+
+# --- examples
+
+def used_names(name):
+    "Names that occur in the shown, executed, not exported code of a notebook"
+    found = set()
+    for c in nbformat.read(NBS/name, 4).cells:
+        said = directives(c.source)
+        if c.cell_type != 'code' or {'export', 'exports', 'exporti', 'hide', 'default_exp'} & set(said) or said.get('eval') == 'false': continue
+        try: tree = ast.parse(plain_source(c.source))
+        except SyntaxError: continue # shell lines
+        for o in ast.walk(tree):
+            if isinstance(o, ast.Name): found.add(o.id)
+            elif isinstance(o, ast.Attribute): found.add(o.attr)
+    return found
+
+def test_every_public_name_has_an_example_that_runs():
+    used = set().union(*map(used_names, NAMES))
+    wanted = [s.full for s in read_symbols().values() if s.public and ('.' not in s.name or s.patched) and not hasattr(event, s.name.rpartition('.')[2])] # fastai calls events
+    assert len(wanted) > 40
+    assert [o for o in wanted if o.rpartition('.')[2] not in used] == []

@@ -1,0 +1,344 @@
+"The documentation site: what becomes of a notebook, links of the built pages, and the pages as a browser shows them"
+import functools, http.server, os, re, shutil, subprocess, sys, threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+import nbformat, pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT/'docs'))
+from fastcf._modidx import d as modidx
+from site_builder.build import write_sources
+from site_builder.names import foreign
+from site_builder.notebooks import alt_text, directives, html_table, plain_source, png_size
+from site_builder.pages import Page, Site, facts, find_pages, ordered
+
+@pytest.fixture(scope='module')
+def site(): return Site()
+
+def code(source, *outs, **kw): return nbformat.v4.new_code_cell(source, outputs=list(outs), **kw)
+def md(source): return nbformat.v4.new_markdown_cell(source)
+def text_out(text): return nbformat.v4.new_output('execute_result', {'text/plain': text})
+
+def made(site, tmp_path, *cells):
+    "What the site shows of a notebook with these cells, without the kinds"
+    path = site.nbs/'made.ipynb'
+    p = Page(path, 'made', 'Library')
+    type(p).cells = property(lambda self: list(cells) if self.path == path else _cells(self))
+    try: return list(site.cells_of(p, {}))
+    finally: type(p).cells = property(_cells)
+_cells = Page.cells.fget
+
+# --- notebooks
+
+def test_directives():
+    assert directives("#| export\n#|eval: false\n#| fig-alt: A plot: of x\nx = 1 # not | one") == {'export': '', 'eval': 'false', 'fig-alt': 'A plot: of x'}
+    assert plain_source("%%time\n#| echo: false\n%matplotlib inline\nx = 1\ny = 2 #| hide_line\nz = x % 2") == 'x = 1\nz = x % 2'
+
+@pytest.mark.parametrize('directive,shown', [
+    ('', ['code', 'output']), ('hide', []), ('echo: false', ['output']), ('hide_input', ['output']), ('hide_output', ['code']),
+    ('eval: false', ['code', 'output']), ('default_exp made', ['code', 'output']), ('export', ['output']), ('exporti', ['output']), ('exports', ['code', 'output'])])
+def test_directives_are_obeyed_and_never_shown(site, tmp_path, directive, shown):
+    got = made(site, tmp_path, code(f'#| {directive}\nx = 1' if directive else 'x = 1', text_out('1')))
+    assert [k for k,_ in got] == shown
+    assert not any('#|' in str(o) for _,o in got)
+
+def test_outputs(site, tmp_path):
+    out = nbformat.v4.new_output
+    style = out('display_data', {'text/html': '<style> progress { border: none } </style>', 'text/plain': '<HTML>'})
+    empty,frame = out('display_data', {'text/html': '<div></div>'}),out('display_data', {'text/html': '<style scoped>td {}</style><table><tr><td>3</td></tr></table>'})
+    tb = out('error', ename='E', evalue='no', traceback=['\x1b[0;31mE\x1b[0m: no'])
+    obj = text_out('<Axes: title={"center": "x"}>')
+    got = [o for k,o in made(site, tmp_path, code('x', style, empty, frame, tb, obj, out('stream', text='\n'), out('stream', name='stderr', text='50%'))) if k == 'output']
+    assert got == [('text/html', '<table><tr><td>3</td></tr></table>'), ('text/plain', 'E: no')]
+
+PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAIAAAASFvFNAAAADklEQVR4nGP4DwUMcBYAZf4L9XAp2LoAAAAASUVORK5CYII='
+def test_pictures_have_size_and_words(site, tmp_path):
+    pic = nbformat.v4.new_output('display_data', {'image/png': PNG})
+    got = [o[1] for k,o in made(site, tmp_path, md('## Losses\n\nThe loss of `learn` falls, as [it](x.md) "should":'), code('plot()', pic), code('#| fig-alt: Two <lines>\nplot()', pic), md('## Map'), code('plot()', pic)) if k == 'output']
+    assert all('width="3" height="2"' in o and 'src="images/made_' in o for o in got)
+    assert [re.search('alt="(.*?)" width', o)[1] for o in got] == ['The loss of learn falls, as it &quot;should&quot;', 'Two &lt;lines&gt;', 'Map']
+
+def test_small_helpers():
+    assert alt_text('One.\n\nTwo\nthree:') == 'Two three' and html_table('<p>') == ''
+    assert html_table('<table><tr><th>a</th></tr><tr><td>1</td></tr></table>') == '| a |\n|---|\n| 1 |\n\n'
+    import base64; assert png_size(base64.b64decode(PNG)) == (3, 2)
+
+def test_order_of_pages():
+    paths = [Path(o + '.ipynb') for o in ('02_b', '00_a', '10_c', '01_d')]
+    stems = lambda listed: [(p.stem, t) for p,t in ordered(paths, listed)]
+    assert stems('') == stems('*') == [(o, '') for o in ('00_a', '01_d', '02_b', '10_c')]
+    assert stems('10_c: Last first, *, 00_a') == [('10_c', 'Last first'), ('01_d', ''), ('02_b', ''), ('00_a', '')]
+    assert [s for s,_ in stems('02_b, gone')] == ['02_b', '00_a', '01_d', '10_c']
+
+def test_every_notebook_is_a_page_whether_named_or_not(tmp_path):
+    nbs = tmp_path/'nbs'
+    for o in ('index', '00_x', '50_never_heard_of', 'tutorials/new', 'tutorials/glossary'):
+        (nbs/o).parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=[md(f'# {o}')]), nbs/f'{o}.ipynb')
+    pages = find_pages(facts(), nbs)
+    assert [(p.doc, p.section) for p in pages[:-2]] == [('index', ''), ('tutorials/new', 'Tutorials'), ('tutorials/glossary', 'Tutorials'), ('x', 'Library'), ('never_heard_of', 'Library')]
+
+def test_sidebar_names_notebooks_that_exist():
+    s = facts()
+    here = {p.stem for p in (ROOT/'nbs').rglob('*.ipynb')} | {'*'}
+    assert [o for k in ('sidebar', 'tutorials') for o in re.split(r',\s*', s[k]) if o.partition(':')[0] not in here] == []
+
+# --- names
+
+@pytest.mark.parametrize('name,url', [
+    ('Learner', 'https://docs.fast.ai/learner.html#learner'), ('learn.fit_one_cycle', 'https://docs.fast.ai/callback.schedule.html#learner.fit_one_cycle'),
+    ('nn.Embedding', 'https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html'), ('Tensor', 'https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor'),
+    ('pd.read_csv', 'https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html'), ('DataFrame.merge', 'https://pandas.pydata.org/docs/reference/api/pandas.DataFrame.merge.html'),
+    ('np.unique', 'https://numpy.org/doc/stable/reference/generated/numpy.unique.html'), ('ValueError', 'https://docs.python.org/3/library/exceptions.html#ValueError'),
+    ('item', None), ('nn.NoSuchLayer', None), ('pd.read_nothing', None), ('user_id', None), ('rating', None)])
+def test_addresses_of_other_libraries(name, url): assert foreign(name) == url
+
+@pytest.mark.parametrize('before,after', [
+    ('see `cf_learner`', 'see {py:obj}`cf_learner <fastcf.learner.cf_learner>`'), ('`learn.predict()`', '{py:obj}`learn.predict() <fastcf.learner.CFLearner.predict>`'),
+    ('`recommend` it', '{py:obj}`recommend <fastcf.learner.CFLearner.recommend>` it'), ('`user`, ``cf_learner``', '`user`, ``cf_learner``'),
+    ('## `cf_learner`', '## `cf_learner`'), ('[`cf_learner`](x.md)', '[`cf_learner`](x.md)'), ('```python\n`cf_learner`\n```', '```python\n`cf_learner`\n```'),
+    ('`cf_learner(dls)`', '`cf_learner(dls)`'), ('`nn.Module`', '[`nn.Module`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html)')])
+def test_backticked_names_are_linked(site, before, after): assert site.names.linkify(before) == after
+
+def test_links_to_files_become_links_to_pages(site):
+    p = next(p for p in site.pages if p.doc == 'tutorials/first_ten_minutes')
+    assert site.links('[a](../03_learner.ipynb#recommendations) [b](https://x.org/y) [c](#here)', p) == '[a](../learner.ipynb#recommendations) [b](https://x.org/y) [c](#here)'
+    assert site.links('[l](LICENSE)', p) == f"[l]({site.blob('LICENSE')})"
+    index = site.pages[0]
+    assert site.links('[t](nbs/tutorials/first_ten_minutes.ipynb) [c](CONTRIBUTING.md)', index) == '[t](tutorials/first_ten_minutes.ipynb) [c](contributing.ipynb)'
+
+def test_symbols_know_parameters_returns_errors_and_lines(site):
+    s = site.symbols['fastcf.learner.CFLearner.recommend']
+    assert s.signature() == '(users, k=10, exclude_seen=True, min_ratings=1)' and s.kind == 'method' and s.patched
+    assert s.params()[1] == ('k', 'int', '10', 'How many items for each') and s.returns()[0] == 'pd.DataFrame'
+    assert ('ValueError', 'k: expected a whole number above 0, got …') in site.errors.of(s) and 'UnknownIdError' in dict(site.errors.of(s))
+    cf = site.symbols['fastcf.learner.cf_learner']
+    assert 'wd_bn_bias' in [n for n,*_ in cf.delegated()] and cf.signature().endswith('seed=None, **kwargs)')
+    assert site.symbols['fastcf.loaders.CFDataLoaders.from_csv'].kind == 'classmethod' and site.symbols['fastcf.loaders.CFDataLoaders.catalog'].kind == 'property'
+    assert [p[0] for p in site.symbols['fastcf.sources.RatingsData'].params()] == ['ratings', 'users', 'items']
+    for s in site.symbols.values():
+        lines = (ROOT/s.file).read_text().split('\n')[s.line-1:s.line+s.code.count('\n')]
+        assert '\n'.join(lines).strip().startswith(s.code.split('\n')[0]) and lines[-1].strip() == s.code.split('\n')[-1].strip(), s.full
+
+# --- the built site
+
+class Html(HTMLParser):
+    "Ids, links, pictures and text of a page"
+    def __init__(self, path):
+        super().__init__()
+        self.ids,self.links,self.images,self.text,self.skip = set(),[],[],'',0
+        self.feed(path.read_text())
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
+        self.links += [a[k] for k in ('href', 'src') if a.get(k)]
+        if tag == 'img': self.images.append(a)
+        if tag in ('script', 'style'): self.skip += 1
+    def handle_endtag(self, tag):
+        if tag in ('script', 'style'): self.skip -= 1
+    def handle_data(self, data):
+        if not self.skip: self.text += data
+
+@pytest.fixture(scope='module')
+def html(tmp_path_factory):
+    "The folder of the site, built anew by the script that `make docs` runs"
+    out = tmp_path_factory.mktemp('site')
+    p = subprocess.run([sys.executable, ROOT/'docs/build.py', out], capture_output=True, text=True)
+    assert p.returncode == 0, p.stdout[-3000:] + p.stderr[-3000:]
+    return out/'html'
+
+@pytest.fixture(scope='module')
+def parsed(html): return {p.relative_to(html).as_posix(): Html(p) for p in sorted(html.rglob('*.html'))}
+
+def test_no_broken_link_or_anchor(html, parsed):
+    bad = []
+    for name,page in parsed.items():
+        for link in page.links:
+            u = urlsplit(link)
+            if u.scheme or link.startswith('//') or name == 'search.html' and link == '': continue
+            path = urljoin(name, unquote(u.path)) if u.path else name
+            if path.endswith('/') or path == '': path += 'index.html'
+            if not (html/path).exists(): bad.append(f'{name}: {link}')
+            elif u.fragment and path in parsed and unquote(u.fragment) not in parsed[path].ids: bad.append(f'{name}: {link}')
+    assert sum(len(p.links) for p in parsed.values()) > 500 and bad == []
+
+def test_only_secure_addresses_of_known_sites(parsed):
+    hosts = {urlsplit(l).netloc for p in parsed.values() for l in p.links if urlsplit(l).scheme}
+    assert {urlsplit(l).scheme for p in parsed.values() for l in p.links} <= {'', 'https', 'data', 'mailto'}
+    assert {'github.com', 'docs.fast.ai', 'docs.pytorch.org', 'pandas.pydata.org'} <= hosts
+
+def test_every_picture_has_words_and_a_size(html, parsed):
+    pictures = [(n, i) for n,p in parsed.items() for i in p.images if 'logo' not in i.get('src', '')]
+    assert {Path(i['src']).name for _,i in pictures} == {p.name for p in (html/'images').iterdir()} # each plot of a notebook is on its page
+    assert len(pictures) > 5
+    assert [(n, i) for n,i in pictures if not (i.get('alt', '').strip() and int(i.get('width', 0)) and int(i.get('height', 0)))] == []
+    assert [n for n,p in parsed.items() for i in p.images if 'alt' not in i] == []
+
+def test_no_directive_is_visible(parsed):
+    assert [(n, m[0]) for n,p in parsed.items() for m in re.finditer(r'#\|.{,30}|^%%?\w+.*', p.text, re.M)] == []
+    assert not any('nbdev_export()' in p.text for p in parsed.values())
+
+def test_every_public_name_is_documented(site, parsed):
+    missing,short = [],[]
+    for s in site.symbols.values():
+        if not s.public: continue
+        doc = next((p.doc for p in site.pages if p.path.name == s.notebook), None)
+        page = parsed[f'{doc}.html']
+        if not {s.full, s.name.lower()} & page.ids or s.full not in page.ids: missing.append(s.full)
+        short += [f'{s.full}: {n}' for n,_,_,m in s.params() if n not in page.text or m.replace('`', '')[:40] not in page.text]
+    assert missing == [] and short == []
+
+def test_addresses_that_nbdev_gives_other_projects_lead_somewhere(site, parsed):
+    public = {s.full for s in site.symbols.values() if s.public}
+    links = {full: nb for syms in modidx['syms'].values() for full,(nb,_) in syms.items() if full in public}
+    assert len(links) == len(public & set(links)) > 40
+    assert [f for f,l in links.items() if l.split('#')[1] not in parsed[l.split('#')[0]].ids] == []
+
+def test_for_machines(html, site):
+    llms = (html/'llms.txt').read_text()
+    links = re.findall(r'\((https://[^)]+)\)', llms)
+    assert len(links) == len(site.pages) and all((html/l.removeprefix(site.settings['site'])).exists() for l in links)
+    for p in site.pages:
+        text = (html/f'{p.doc}.html.md').read_text()
+        assert text.startswith('# ') and '#|' not in text
+    assert '### `cf_learner(dls, factor_count=50' in (html/'learner.html.md').read_text()
+    for m in (ROOT/'fastcf').glob('*.py'): # the addresses in the modules' docstrings
+        for l in re.findall(r'^Docs: ([^\s\"]+)', m.read_text(), re.M): assert (html/l.removeprefix(site.settings['site'])).exists(), l
+
+def test_notebooks_to_download(html, site):
+    for p in site.pages:
+        if p.path.suffix != '.ipynb': continue
+        nb = nbformat.read(html/f'notebooks/{p.doc}.ipynb', 4)
+        nbformat.validate(nb)
+        assert 'pip install' in nb.cells[0].source and not any('nbdev_export()' in c.source for c in nb.cells)
+
+def test_facts_come_from_the_settings(html, site):
+    s,index = site.settings,(html/'index.html').read_text()
+    assert s['copyright'] in index and s['title'] in index and f'<link rel="canonical" href="{s["site"]}index.html"' in index
+    said = ''.join(p.read_text() for p in (ROOT/'docs').rglob('*.py'))
+    assert not any(s[k] in said for k in ('repo', 'site', 'copyright', 'subtitle'))
+
+def test_the_workflow_builds_and_publishes_what_make_docs_makes():
+    import yaml
+    w = yaml.safe_load((ROOT/'.github/workflows/docs.yml').read_text())
+    steps = [s for j in w['jobs'].values() for s in j['steps']]
+    assert any(s.get('run') == 'make docs' for s in steps)
+    assert any(s.get('with', {}).get('path') == '_docs/html' for s in steps) and any('deploy-pages' in s.get('uses', '') for s in steps)
+
+def test_help_answers_without_loading_what_is_heavy():
+    code = "import sys, fastcf.demo; print([m for m in ('torch', 'fastai', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+# --- in a browser
+
+FLAGS = '--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+def _needed(found, what):
+    "Skip where a tool of the browser tests is missing, but not in CI"
+    if found: return found
+    if os.environ.get('CI'): pytest.fail(f'{what} is missing: .ci/run should have installed it')
+    pytest.skip(f'{what} is missing: `make browser` installs it')
+
+@pytest.fixture(scope='module')
+def address(html):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=html))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+@pytest.fixture(scope='module')
+def chromium(tmp_path_factory):
+    path = _needed(next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None), 'Chromium')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+@pytest.fixture(scope='module')
+def axe():
+    path = ROOT/'.venv/axe/node_modules/axe-core/axe.min.js'
+    return _needed(path.exists() and path.read_text(), 'axe-core')
+
+@pytest.fixture
+def opened(chromium, address):
+    "A function that opens a page and returns it with the list of what went wrong while loading"
+    contexts = []
+    def _open(name, width=1280, scheme='light'):
+        contexts.append(c := chromium.new_context(viewport=dict(width=width, height=900), color_scheme=scheme))
+        page,wrong = c.new_page(),[]
+        page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
+        page.on('pageerror', lambda e: wrong.append(str(e)))
+        page.on('requestfailed', lambda r: wrong.append(f'failed: {r.url}'))
+        page.on('response', lambda r: wrong.append(f'{r.status}: {r.url}') if r.status >= 400 else None)
+        page.on('request', lambda r: wrong.append(f'from elsewhere: {r.url}') if not r.url.startswith((address, 'data:')) else None)
+        page.goto(address + name, wait_until='load')
+        return page,wrong
+    yield _open
+    for c in contexts: c.close()
+
+def names(html): return sorted(p.relative_to(html).as_posix() for p in html.rglob('*.html'))
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_every_page_loads_and_is_accessible(html, opened, axe, scheme):
+    faults = {}
+    for name in names(html):
+        page,wrong = opened(name, scheme=scheme)
+        page.evaluate("document.querySelectorAll('details').forEach(o => o.open = true); document.querySelectorAll('img').forEach(o => o.loading = 'eager')")
+        page.wait_for_function("[...document.images].every(o => o.complete)")
+        broken = page.evaluate("[...document.images].filter(o => !o.naturalWidth).map(o => o.src)")
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({resultTypes: ['violations']}).then(r => r.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(v => [v.id, v.help, v.nodes.length, v.nodes.slice(0, 3).map(n => n.html.slice(0, 200) + n.failureSummary.slice(0, 200))]))")
+        if wrong or broken or found: faults[name] = wrong + broken + found
+        page.context.close()
+    assert faults == {}
+
+def test_narrow_screens_do_not_scroll_sideways(html, opened):
+    wide = {}
+    for name in names(html):
+        page,_ = opened(name, width=380)
+        page.evaluate("document.querySelectorAll('details').forEach(o => o.open = true)")
+        if (w := page.evaluate('document.documentElement.scrollWidth')) > 380:
+            wide[name] = w,page.evaluate("[...document.querySelectorAll('article *')].filter(o => o.getBoundingClientRect().right > 381).slice(0, 3).map(o => o.outerHTML.slice(0, 150))")
+        page.context.close()
+    assert wide == {}
+
+def test_search_finds_every_public_name(site, opened):
+    page,_ = opened('search.html')
+    lost = []
+    for s in site.symbols.values():
+        if not s.public: continue
+        page.goto(page.url.partition('?')[0] + f'?q={s.name}')
+        page.wait_for_function("document.querySelector('#search-results .search-summary, #search-results p')?.textContent.match(/found|matching|did not/i)")
+        if not page.locator(f'#search-results a[href$="#{s.full}"]').count(): lost.append(s.full)
+    assert lost == []
+
+def test_dark_and_light_and_by_keyboard(opened):
+    page,_ = opened('learner.html')
+    look = lambda: page.evaluate("[document.body.dataset.theme, getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(o => o < 60)]")
+    seen = []
+    for _ in range(3): page.locator('.theme-toggle:visible').first.click(); seen.append(look())
+    assert sorted(map(tuple, seen)) == [('auto', False), ('dark', True), ('light', False)]
+    page,_ = opened('learner.html')
+    page.keyboard.press('Tab')
+    assert 'skip' in page.evaluate("document.activeElement.textContent").lower()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press('/')
+    assert page.evaluate("document.activeElement.name") == 'q'
+    page.keyboard.type('recommend'); page.keyboard.press('Enter')
+    page.wait_for_url('**/search.html?q=recommend*')
+
+def test_previous_and_next(site, opened):
+    docs = [p.doc for p in site.pages]
+    page,_ = opened(f'{docs[3]}.html')
+    assert page.locator('a.next-page').get_attribute('href').endswith(f'{docs[4].split("/")[-1]}.html')
+    assert page.locator('a.prev-page').get_attribute('href').endswith(f'{docs[2].split("/")[-1]}.html')
+    page.keyboard.press('ArrowRight')
+    page.wait_for_url(f'**/{docs[4]}.html')
+
+def test_pictures_lie_on_paper_in_dark_mode(opened):
+    page,_ = opened('learner.html', scheme='dark')
+    assert page.evaluate("getComputedStyle(document.querySelector('.plot img')).backgroundColor") == 'rgb(255, 255, 255)'
