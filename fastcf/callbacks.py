@@ -7,8 +7,9 @@ Docs: https://fastcf.github.io/fastcf/callbacks.html.md"""
 # %% auto #0
 __all__ = ['EmbeddingStats']
 
-# %% ../nbs/06_callbacks.ipynb #e622168b
+# %% ../nbs/06_callbacks.ipynb #2bcc89e3
 import time,warnings
+from io import BytesIO
 import numpy as np
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ from .stats import alignment,flat,quantiles,sample_rows,table_stats,update_ratio
 from .sinks import COLUMNS,as_sinks
 from .diagnosis import KINDS,View,diagnose
 from .plots import StatsPlots
-from .tables import TrainingColumns,embedding_tables,input_columns,sigmoid_range
+from .tables import TrainingColumns,embedding_tables,input_columns,really_fits,sigmoid_range
 
 # %% ../nbs/06_callbacks.ipynb #b0f75565
 class EmbeddingStats(StatsPlots, Callback):
@@ -65,13 +66,15 @@ class EmbeddingStats(StatsPlots, Callback):
 # %% ../nbs/06_callbacks.ipynb #c0706e6a
 @patch
 def before_fit(self:EmbeddingStats):
-    self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds') and (rank_distrib() == 0 or bool(self.stop_on))
+    self.run = really_fits(self.learn) and (rank_distrib() == 0 or bool(self.stop_on))
     if not self.run: return
     self._tables,self._data = embedding_tables(self.learn.model, self.names),TrainingColumns(self.learn.dls)
     if not self._tables: raise ValueError("EmbeddingStats: the model has no nn.Embedding, so there is nothing to look at")
+    xb = self._data.batch(next(self.learn.model.parameters()).device)
+    self._columns = input_columns(self.learn.model, xb) if xb else {}
     shapes = {n: tuple(t.weight.shape) for n,t in self._tables.items()}
     if self._copies and any(self._copies.get(n, {}).get('shape') != s for n,s in shapes.items()): self._clear(); return self.before_fit()
-    self._batches,self._fit_epoch,self._trained,self._lr_at = 0,self.epochs,False,0
+    self._batches,self._fit_epoch,self._trained,self._lr_at,self._now = 0,self.epochs,False,0,[]
     if rank_distrib(): return
     names = getattr(getattr(self.learn, 'recorder', None), 'metric_names', None)
     if self.show and names: self.learn.recorder.metric_names = [*names[:-1], *self.show, names[-1]] if self.learn.recorder.add_time else [*names, *self.show]
@@ -79,7 +82,9 @@ def before_fit(self:EmbeddingStats):
     if not self._rows: self._look()
 
 @patch
-def before_epoch(self:EmbeddingStats): self._trained = False
+def before_epoch(self:EmbeddingStats):
+    self._trained = False
+    if self._batches == 0: self._maybe_stop() # found at the start
 
 @patch
 def before_train(self:EmbeddingStats):
@@ -102,7 +107,7 @@ def before_validate(self:EmbeddingStats):
 def after_validate(self:EmbeddingStats):
     vars(self).pop('after_batch', None)
     if not self._trained or rank_distrib(): return
-    self._look()
+    if self._logged != self.steps: self._look()
     rec = getattr(self.learn, 'recorder', None)
     if self.show and rec: rec.log += [self._latest.get(tuple(o.rsplit('.', 1)), float('nan')) for o in self.show]
 
@@ -154,7 +159,7 @@ def _first_step_done(self:EmbeddingStats):
 @patch
 def _count_batch(self:EmbeddingStats):
     self._count()
-    if self.steps % self.every: return
+    if self.steps % self.every or self.learn.iter + 1 == self.learn.n_iter: return # the last one waits for validation
     self.epochs = self._fit_epoch + self.learn.epoch + (self.learn.iter + 1) / max(1, self.learn.n_iter)
     if rank_distrib() == 0: self._look()
     self._maybe_stop()
@@ -178,9 +183,7 @@ def _maybe_stop(self:EmbeddingStats):
 @patch
 def _look(self:EmbeddingStats):
     "Take all statistics now"
-    rows,model = [],self.learn.model
-    if not self._columns and isinstance(getattr(self.learn, 'xb', None), (tuple, list)) and all(isinstance(o, torch.Tensor) for o in self.learn.xb):
-        self._columns = input_columns(model, self.learn.xb)
+    rows = []
     views = [self._look_at(n, t.weight.detach(), rows) for n,t in self._tables.items()]
     views.append(self._look_at_model(rows))
     self._latest = {(t, s): v for t,s,v,_ in rows}
@@ -197,6 +200,7 @@ def _look(self:EmbeddingStats):
 @patch
 def _note(self:EmbeddingStats, f):
     old = self._found.get((f.kind, f.table))
+    if old and f.kind == 'nan': return # the first bad row is the one to look at
     f.step,f.epoch = (old.step, old.epoch) if old else (self.steps, self.epochs)
     self._found[f.kind, f.table] = f
 
@@ -225,6 +229,7 @@ def _look_at(self:EmbeddingStats, name, w, rows):
 @patch(as_prop=True)
 def _span(self:EmbeddingStats):
     y = self._data.targets
+    y = None if y is None else y[y.isfinite()]
     return None if y is None or len(y) == 0 else float(y.max() - y.min())
 
 @patch
@@ -250,7 +255,7 @@ def _look_at_model(self:EmbeddingStats, rows):
     pairs = [n for j in (0, 1) for n,c in self._columns.items() if c == j and n in self._tables and self._tables[n].weight.shape[1] > 1]
     if len(pairs) == 2 and d.targets is not None and len({self._tables[n].weight.shape[1] for n in pairs}) == 1:
         at = sample_rows(len(d.targets), 4096, self.seed)
-        at = at[d.targets[at] >= d.targets[at].mean()]
+        at = at[d.targets[at] >= d.targets[at].nanmean()]
         stats['alignment'] = alignment(*(self._tables[n].weight[d.columns[self._columns[n]][at].long().to(self._tables[n].weight.device)] for n in pairs))
     rows += [('model', s, float(v), s == 'alignment' and len(d.targets) > 4096) for s,v in stats.items()]
     outside = 0. if y_range is None or d.targets is None else ((d.targets < y_range[0]) | (d.targets > y_range[1])).float().mean().item()
@@ -279,11 +284,13 @@ def _draw(self:EmbeddingStats, last=False):
     from IPython import get_ipython
     if getattr(get_ipython(), 'kernel', None) is None: return
     import matplotlib.pyplot as plt
-    from IPython.display import display
+    from IPython.display import Image,display
     if self._display is not None and not last and time.monotonic() - self._drawn < 2: return
-    fig = self.plot()
-    if self._display is None: self._display = display(fig, display_id=True)
-    else: self._display.update(fig)
+    fig,png = self.plot(),BytesIO()
+    fig.savefig(png, format='png')
     plt.close(fig)
+    image = Image(png.getvalue())
+    if self._display is None: self._display = display(image, display_id=True)
+    else: self._display.update(image)
     self._drawn = time.monotonic()
     if last: self._display = None
