@@ -42,7 +42,7 @@ def epochs():
         rows.append(dict(without=fit(dls), with_stats=fit(dls, cb), callback=cb.seconds))
     m = pd.DataFrame(rows).median()
     print(f"ML-100K, bs 64, 5 epochs, median of {ROUNDS}: {m.without:.2f} s without, {m.with_stats:.2f} s with (ratio {m.with_stats/m.without:.3f}); "
-          f"in the callback {m.callback*1000:.0f} ms = {m.callback/m.without:.2%} of the fit (6 looks)")
+          f"in the callback {m.callback*1000:.0f} ms = {m.callback/m.without:.2%} of the fit (6 looks)", flush=True)
 
 def large(n=1_000_000, k=64):
     "In a process of its own: a look at one large table; memory is what the process had at most, less what it had with the table alone"
@@ -91,7 +91,7 @@ def alarms():
 
 def main():
     epochs()
-    print(subprocess.run([sys.executable, '-c', 'from benchmarks.stats_overhead import large; large()'], check=True, capture_output=True, text=True).stdout, end='')
+    print(subprocess.run([sys.executable, '-c', 'from benchmarks.stats_overhead import large; large()'], check=True, capture_output=True, text=True).stdout, end="", flush=True)
     alarms()
 
 if __name__ == '__main__': main()

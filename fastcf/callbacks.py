@@ -22,7 +22,7 @@ from .diagnosis import KINDS,View,diagnose
 from .plots import StatsPlots
 from .tables import TrainingColumns,embedding_tables,input_columns,really_fits,sigmoid_range
 
-# %% ../nbs/06_callbacks.ipynb #b0f75565
+# %% ../nbs/06_callbacks.ipynb #42a2050f
 class EmbeddingStats(StatsPlots, Callback):
     "Log statistics of embedding tables, and say what is wrong with them"
     order,_keep = 55,2**15 # after Recorder, before the progress table; rows kept for comparison
@@ -63,7 +63,7 @@ class EmbeddingStats(StatsPlots, Callback):
         "What is wrong, each finding once, with its latest figure"
         return list(self._found.values())
 
-# %% ../nbs/06_callbacks.ipynb #c0706e6a
+# %% ../nbs/06_callbacks.ipynb #c1584aa0
 @patch
 def before_fit(self:EmbeddingStats):
     self.run = really_fits(self.learn) and (rank_distrib() == 0 or bool(self.stop_on))
@@ -125,7 +125,7 @@ def after_fit(self:EmbeddingStats):
     if self._logged != self.steps: self._look()
     self._finish()
 
-# %% ../nbs/06_callbacks.ipynb #dbf41753
+# %% ../nbs/06_callbacks.ipynb #d40f5fa0
 EmbeddingStats._moved = False # whether fastai's batches ran in this epoch
 
 @patch
@@ -179,7 +179,7 @@ def _maybe_stop(self:EmbeddingStats):
         stop = bool(said)
     if stop: raise CancelFitException()
 
-# %% ../nbs/06_callbacks.ipynb #25fb5256
+# %% ../nbs/06_callbacks.ipynb #95e041f0
 @patch
 def _look(self:EmbeddingStats):
     "Take all statistics now"
@@ -277,7 +277,7 @@ def _finish(self:EmbeddingStats):
         if key not in self._told: warnings.warn(str(f), stacklevel=2)
     self._told |= set(self._found)
 
-# %% ../nbs/06_callbacks.ipynb #3560d5e9
+# %% ../nbs/06_callbacks.ipynb #64c534c8
 @patch
 def _draw(self:EmbeddingStats, last=False):
     "Draw `plot` in the notebook, in the place where it was drawn before"

@@ -47,53 +47,69 @@ def _ids(v, kind):
     ids = v.rows.get(kind, [])
     return (' (such as ' if len(ids) > 1 else ' (') + ', '.join(map(str, ids[:3])) + ')' if len(ids) else ''
 
-# %% ../nbs/06_diagnosis.ipynb #6c39c235
-def find_nan(v:View):
+# %% ../nbs/06_diagnosis.ipynb #b10ceaee
+def find_nan(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Entries that are not numbers"
     n = v.stats.get('nan_count', 0) + v.stats.get('inf_count', 0)
     if n: return n,f"{n:,} entries of {v.name} are NaN or infinite, first in row{_ids(v, 'bad')}. Look at the ratings of that row, lower the learning rate, or clip gradients with GradientClip()."
 
-def find_collapse(v:View):
+def find_collapse(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Factors that use few directions"
     rank,k = v.stats.get('effective_rank', math.nan),v.shape[1]
     if k > 2 and v.shape[0] > k and rank < 1 + .05 * (k - 1):
         return rank,f"{v.name} has collapsed: its {k} factors have an effective rank of {rank:.2f}. Lower weight decay or the learning rate, start from smaller random tables, or use fewer factors."
 
-def find_dead(v:View):
+def find_dead(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Rows that training does not reach"
     share = v.unrated if v.unrated is not None else v.stats.get('never_updated', 0.)
     if v.epoch >= 1 and share > .05:
         why = 'have no training rating' if v.unrated is not None else 'were never updated'
         return share,f"{share:.1%} of the rows of {v.name} {why}{_ids(v, 'unrated')}: they still hold their random first values. Split so that each id has training ratings, drop those ids, or treat them as cold."
 
-# %% ../nbs/06_diagnosis.ipynb #6e055118
-def find_exploding(v:View):
+# %% ../nbs/06_diagnosis.ipynb #d98f7e8d
+def find_exploding(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Rows far too long"
     q,start = v.stats.get('norm_q95', 0.),v.start.get('norm_q95', 0.)
     if v.shape[1] > 1 and q > max(3 * start, 2.5 * math.sqrt(v.span or 4)):
         return q,f"The norms of {v.name} are exploding: one row in twenty is longer than {q:.3g}, at the start {start:.3g}{_ids(v, 'long')}. Lower the learning rate, or raise weight decay."
 
-def find_vanishing(v:View):
+def find_vanishing(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Rows that fade away"
     m,start = v.stats.get('norm_median', math.nan),v.start.get('norm_median', 0.)
     if v.shape[1] > 1 and v.epoch >= 1 and m < .5 * start and m < .02 * math.sqrt(v.shape[1]):
         return m,f"The norms of {v.name} are vanishing: the median is {m:.2g}, at the start {start:.2g}, so its factors say next to nothing. Lower weight decay, or raise the learning rate."
 
-def find_saturation(v:View):
+def find_saturation(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Predictions at the ends of the sigmoid"
     share = v.stats.get('flat_share', 0.)
     if share > .1:
         also = f" {v.outside:.0%} of the ratings lie outside it." if v.outside else ''
         return share,f"{share:.0%} of the predictions lie in the flat part of the sigmoid of y_range=({v.y_range[0]:g}, {v.y_range[1]:g}), where hardly any gradient comes through.{also} Widen y_range a little beyond the lowest and highest rating, or lower the learning rate."
 
-def find_runaway(v:View):
+def find_runaway(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Biases wider than the ratings"
     limit = 8. if v.y_range is not None else v.span
     width = v.stats.get('value_q95', 0.) - v.stats.get('value_q05', 0.)
     if v.shape[1] == 1 and limit and width > limit:
         return width,f"The biases in {v.name} run away: nine tenths of them spread over {width:.3g}, more than the {limit:g} that ratings can use{_ids(v, 'extreme')}. Lower the learning rate of the biases, or give them weight decay (wd_bn_bias=True)."
 
-def find_popularity(v:View):
+def find_popularity(
+    v:View # The table, and what is known about it
+) -> tuple|None: # The figure and the sentence, or nothing
     "Biases that copy popularity"
     r = v.stats.get('bias_popularity', math.nan)
     if v.shape[1] == 1 and v.shape[0] >= 20 and r > .85:

@@ -10,8 +10,8 @@ __all__ = ['row_norms', 'quantiles', 'Moments', 'moments', 'singular_values', 'e
            'never_updated', 'stopped_moving', 'popularity_correlation', 'update_ratio', 'flat', 'bad_rows',
            'table_stats']
 
-# %% ../nbs/05_stats.ipynb #cd39884c
-from typing import NamedTuple
+# %% ../nbs/05_stats.ipynb #2f05e5de
+from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor,nn
@@ -33,8 +33,9 @@ def quantiles(
     at = torch.as_tensor(qs, dtype=torch.float64, device=x.device) * (len(x) - 1)
     return torch.lerp(x[at.floor().long()], x[at.ceil().long()], at.frac().float())
 
-# %% ../nbs/05_stats.ipynb #9d5bc3cc
-class Moments(NamedTuple):
+# %% ../nbs/05_stats.ipynb #2e5ce625
+@dataclass
+class Moments:
     "Sums over the finite rows of a table, float64"
     count:int # Finite rows
     total:Tensor # Sum of the rows [k]
