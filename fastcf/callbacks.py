@@ -16,7 +16,7 @@ import torch
 from fastai.callback.core import Callback,CancelFitException
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
-from .stats import alignment,flat,quantiles,sample_rows,table_stats,update_ratio
+from .stats import alignment,flat,sample_rows,table_stats,update_ratio
 from .sinks import COLUMNS,as_sinks
 from .diagnosis import KINDS,View,diagnose
 from .plots import StatsPlots
@@ -25,7 +25,7 @@ from .tables import TrainingColumns,embedding_tables,input_columns,really_fits,s
 # %% ../nbs/06_callbacks.ipynb #42a2050f
 class EmbeddingStats(StatsPlots, Callback):
     "Log statistics of embedding tables, and say what is wrong with them"
-    order,_keep = 55,2**15 # after Recorder, before the progress table; rows kept for comparison
+    order,_whole,_keep = 55,2**15,2**13 # after Recorder, before the progress table; up to how many rows all are kept for comparison, and how many else
     _stateattrs = ('_data', '_tables', '_columns', '_copies', '_before', '_display')
     def __init__(self,
         every='epoch', # 'epoch', or a number of steps between looks; the end of an epoch is always one
@@ -208,7 +208,7 @@ def _note(self:EmbeddingStats, f):
 def _look_at(self:EmbeddingStats, name, w, rows):
     "Statistics of one table, added to `rows`; what the diagnosis needs of it"
     n,k = w.shape
-    c = self._copies.setdefault(name, dict(shape=(n, k), rows=None if n <= self._keep else sample_rows(n, self._keep, self.seed).to(w.device), start=None, last=None))
+    c = self._copies.setdefault(name, dict(shape=(n, k), rows=None if n <= self._whole else sample_rows(n, self._keep, self.seed).to(w.device), start=None, last=None))
     j = self._columns.get(name)
     known = j is not None and j < len(self._data.columns)
     counts = self._data.counts(j, n) if known else None
@@ -236,10 +236,10 @@ def _span(self:EmbeddingStats):
 def _keep_shapes(self:EmbeddingStats, name, w, detail):
     "Keep what the plots need: quantiles of norms or biases, and singular values"
     values = w.squeeze(1).float() if w.shape[1] == 1 else detail['norms']
-    ok = values[values.isfinite()]
-    if len(ok): self._quantiles.setdefault(name, []).append((self.epochs, quantiles(ok, np.linspace(0, 1, 101)).cpu().numpy()))
+    if detail['percentiles'] is not None: self._quantiles.setdefault(name, []).append((self.epochs, detail['percentiles']))
     if 'sigma' in detail: self._sigma.setdefault(name, []).append((self.epochs, detail['sigma'].numpy()))
     if self.sinks:
+        ok = values[values.isfinite()]
         self._norms[name] = ok[sample_rows(len(ok), self._keep, self.seed).to(ok.device)].cpu().numpy()
 
 @patch

@@ -235,11 +235,12 @@ def bad_rows(
 
 # %% ../nbs/05_stats.ipynb #25abc3ad
 def _spread(name, values):
-    "Mean, standard deviation and three quantiles of the finite ones of `values`"
-    v = values[values.isfinite()]
-    if len(v) == 0: return {}
-    q = quantiles(v, (.05, .5, .95)).tolist()
-    return {f'{name}_mean': v.mean().item(), f'{name}_std': v.std(correction=0).item(), **dict(zip((f'{name}_q05', f'{name}_median', f'{name}_q95'), q))}
+    "Mean, standard deviation and three quantiles of the finite ones of `values`, and all their percentiles [101]"
+    ok = values.isfinite()
+    v = values if ok.all() else values[ok]
+    if len(v) == 0: return {},None
+    q = quantiles(v, np.linspace(0, 1, 101)).cpu().numpy()
+    return {f'{name}_mean': v.mean().item(), f'{name}_std': v.std(correction=0).item(), **{f'{name}_{o}': float(q[i]) for o,i in (('q05', 5), ('median', 50), ('q95', 95))}},q
 
 _ANGLES,_MOVES = ('uniformity', 'hubness'),('drift_cosine', 'drift', 'never_updated', 'last_cosine', 'last_move', 'stopped')
 _PAIRS = 1024 # rows whose pairs are looked at
@@ -269,13 +270,14 @@ def table_stats(
     rows:Tensor|None=None, # Which rows `start` and `last` are [m]; by default all
     counts:Tensor|None=None, # Training ratings of each row [n]
     seed:int=0 # Seed of the samples
-) -> tuple[dict, set, dict]: # Statistics by name, the names of those from a sample, and details: norms [n] and singular values
+) -> tuple[dict, set, dict]: # Statistics by name, the names of those from a sample, and details: norms [n], bad rows, percentiles [101], singular values
     "Every statistic of this notebook that applies to a table"
     n,k = table.shape
     norms = row_norms(table)
     bad,nans,infs = bad_rows(table, norms)
     values = table.detach().squeeze(1).float() if k == 1 else norms
-    res,detail = _spread('value' if k == 1 else 'norm', values),dict(norms=norms, bad=bad)
+    res,percentiles = _spread('value' if k == 1 else 'norm', values)
+    detail = dict(norms=norms, bad=bad, percentiles=percentiles)
     if k > 1 and len(bad) < n:
         more,detail['sigma'] = _factor_stats(table, norms, seed)
         res.update(more)
