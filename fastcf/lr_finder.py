@@ -115,6 +115,7 @@ class _Search:
         if self.bar is not None: self.bar.on_iter_end()
 
     def tick(self):
+        "Move the progress bar"
         if self.bar is not None: self.bar.update(min(self.used, self.rows - 1))
 
     def batches(self, rows, bs, steps, times=1):
@@ -209,13 +210,12 @@ def trials(self:_Search, schedule):
     bs = _batch_size(rows, self.dl.bs, 32)
     return df,float(np.exp(_vertex(x2, y2, self.first, _STEP))),rows // bs,bs
 
-# %% ../nbs/04_lr_finder.ipynb #4c4036a1
-_RULE = dict(const=.38, steps=-1.10, trial_steps=1.42, bs=-.56, trial_bs=.46, factors=-.16, ratings=.34)
-
+# %% ../nbs/04_lr_finder.ipynb #36a19b88
 def _longer(lr, trial, run, factors, ratings):
     "The rate for a run of (steps, rows a batch), where a trial of (steps, rows a batch) was best at `lr`; `ratings` for each user and item"
-    logs = dict(const=1, **{k: np.log(v) for k,v in dict(trial_steps=trial[0], trial_bs=trial[1], steps=run[0], bs=run[1], factors=factors, ratings=ratings).items()})
-    return lr * float(np.exp(sum(_RULE[k] * v for k,v in logs.items())))
+    (s,b),(S,B),k = np.log(trial),np.log(run),np.log(factors)
+    change = .18 + 1.22*s - .984*S + .478*b - .573*B + .381*np.log(ratings) - .16*k - .069*(S - 6)*(k - 3.7) + .409*max(0, 5 - S)
+    return lr * float(np.exp(change))
 
 # %% ../nbs/04_lr_finder.ipynb #4331bea6
 @dataclass
