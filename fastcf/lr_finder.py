@@ -159,15 +159,16 @@ def curve(self:_Search):
     self.end = _range_end(lrs, _middle(smoothed), self.first)
     return pd.DataFrame(dict(run=np.repeat(np.arange(runs), steps), lr=np.tile(lrs, runs), loss=losses.ravel(), smoothed=smoothed.ravel()))
 
-# %% ../nbs/04_lr_finder.ipynb #b3df9c14
-def _schedules(moms): # {name: functions from the share of a run that is done to a factor for the rate, and to momentum}
-    return dict(one_cycle=(combined_cos(.25, 1/25, 1, 1e-5), combined_cos(.25, *moms)), flat_cos=(combined_cos(.75, 1, 1, 1e-5), None), flat=(lambda pos: 1, None))
+# %% ../nbs/04_lr_finder.ipynb #49d5d0ab
+def _schedules(moms):
+    "By name: functions from the share of a run that is done to a factor for the rate and to momentum, and a factor for `_longer`"
+    return dict(one_cycle=(combined_cos(.25, 1/25, 1, 1e-5), combined_cos(.25, *moms), 1.), flat_cos=(combined_cos(.75, 1, 1, 1e-5), None, .85), flat=(lambda pos: 1, None, .75))
 
 # %% ../nbs/04_lr_finder.ipynb #cb22eaeb
 @patch
 def trial(self:_Search, lr, rows, schedule):
     "The loss of the rows held back, after a fit on `rows` others at peak rate `lr`; infinite if it diverged"
-    twin,(lr_at,mom_at) = _twin(self.learn, self.wd),_schedules(self.learn.moms)[schedule]
+    twin,(lr_at,mom_at,_) = _twin(self.learn, self.wd),_schedules(self.learn.moms)[schedule]
     bs = _batch_size(rows, self.dl.bs, 32)
     steps = rows // bs
     for t,b in enumerate(self.batches(self.rest, bs, steps)):
@@ -304,6 +305,6 @@ def find_lr(self:CFLearner,
         trials,best,steps,bs = search.trials(schedule)
     dl,c = self.dls.train,self.dls.catalog
     lr = _longer(best, (steps, bs), (max(1, epochs * len(dl)), min(dl.bs, dl.n)), _factor_count(self.model), dl.n / (len(c.user) + len(c.item)))
-    lr = min(lr, search.end)
+    lr = min(lr * _schedules(self.moms)[schedule][2], search.end)
     run = f"{epochs} epoch{'s' if epochs > 1 else ''} of {schedule} with batches of {dl.bs:,}"
     return LRFinding(lr, {'trials': lr, **_suggest(suggest_funcs, curve)}, curve, trials, best, run, search.used / search.n)
