@@ -380,5 +380,5 @@ d = { 'settings': { 'branch': 'main',
                                'fastcf.tables._note_input': ('tables.html#_note_input', 'fastcf/tables.py'),
                                'fastcf.tables.embedding_tables': ('tables.html#embedding_tables', 'fastcf/tables.py'),
                                'fastcf.tables.input_columns': ('tables.html#input_columns', 'fastcf/tables.py'),
-                               'fastcf.tables.really_fits': ('tables.html#really_fits', 'fastcf/tables.py'),
-                               'fastcf.tables.sigmoid_range': ('tables.html#sigmoid_range', 'fastcf/tables.py')}}}
+                               'fastcf.tables.link_range': ('tables.html#link_range', 'fastcf/tables.py'),
+                               'fastcf.tables.really_fits': ('tables.html#really_fits', 'fastcf/tables.py')}}}

@@ -15,5 +15,10 @@ from .data import *
 from .loaders import *
 from .model import *
 from .learner import *
+from .lr_finder import *
+from .callbacks import *
+from .tables import *
+from .sinks import *
+from .posterior import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

@@ -20,7 +20,7 @@ from .stats import alignment,flat,sample_rows,table_stats,update_ratio
 from .sinks import COLUMNS,as_sinks
 from .diagnosis import KINDS,View,diagnose
 from .plots import StatsPlots
-from .tables import TrainingColumns,embedding_tables,input_columns,really_fits,sigmoid_range
+from .tables import TrainingColumns,embedding_tables,input_columns,really_fits,link_range
 
 # %% ../nbs/06_callbacks.ipynb #42a2050f
 class EmbeddingStats(StatsPlots, Callback):
@@ -101,7 +101,7 @@ def after_train(self:EmbeddingStats):
 @patch
 def before_validate(self:EmbeddingStats):
     self._flat,self._preds = 0,0
-    if self._trained and rank_distrib() == 0 and sigmoid_range(self.learn.model): self.after_batch = self._count_flat
+    if self._trained and rank_distrib() == 0 and link_range(self.learn.model): self.after_batch = self._count_flat
 
 @patch
 def after_validate(self:EmbeddingStats):
@@ -167,7 +167,7 @@ def _count_batch(self:EmbeddingStats):
 @patch
 def _count_flat(self:EmbeddingStats):
     preds = self.learn.pred
-    self._flat,self._preds = self._flat + int(flat(preds, sigmoid_range(self.learn.model)).sum()),self._preds + preds.numel()
+    self._flat,self._preds = self._flat + int(flat(preds, link_range(self.learn.model)).sum()),self._preds + preds.numel()
 
 @patch
 def _maybe_stop(self:EmbeddingStats):
@@ -224,7 +224,7 @@ def _look_at(self:EmbeddingStats, name, w, rows):
     unrated = self._data.unrated(j, n) if known else None
     about = dict(bad=ids(detail['bad'][:5]), long=ids(values.topk(min(3, n)).indices), extreme=ids((values - values.median()).abs().topk(min(3, n)).indices))
     if known: about['unrated'] = ids(unrated.nonzero().squeeze(1)[:5])
-    return View(name, stats, self._start[name], (n, k), self._span, sigmoid_range(self.learn.model), self.epochs, unrated.float().mean().item() if known else None, rows=about)
+    return View(name, stats, self._start[name], (n, k), self._span, link_range(self.learn.model), self.epochs, unrated.float().mean().item() if known else None, rows=about)
 
 @patch(as_prop=True)
 def _span(self:EmbeddingStats):
@@ -245,7 +245,7 @@ def _keep_shapes(self:EmbeddingStats, name, w, detail):
 @patch
 def _look_at_model(self:EmbeddingStats, rows):
     "Learning rate, saturated predictions and alignment"
-    stats,y_range,d = {},sigmoid_range(self.learn.model),self._data
+    stats,y_range,d = {},link_range(self.learn.model),self._data
     opt,rec = getattr(self.learn, 'opt', None),getattr(self.learn, 'recorder', None)
     if opt is not None: stats['lr'] = opt.hypers[-1]['lr']
     lrs = getattr(rec, 'lrs', [])[self._lr_at:]
