@@ -124,14 +124,15 @@ def check_loop():
         diffs.append(abs(plain - float((pred - o[2][2]).square().mean().sqrt())))
     return max(diffs)
 
-def main(design_count=12, workers=2):
+def main(design_count=12, workers=2, out=None):
     torch.set_num_threads(1)
     print(f'plain loop and fit_one_cycle differ by {check_loop():.1e} RMSE at most', flush=True)
-    todo = judged() + [design(j) for j in np.linspace(0, 151, design_count).round().astype(int)]
+    todo = judged() + [design(j) for j in np.linspace(0, 151, design_count).round().astype(int).tolist()]
     with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
         parts = []
-        for o in as_completed([pool.submit(measure, c) for c in sorted(todo, key=lambda c: c['bs'] / c['epochs'])]):
+        for o in as_completed([pool.submit(measure, c) for c in sorted(todo, key=lambda c: c['epochs'] / c['bs'])]):
             parts.append(o := o.result())
+            if out: pd.concat(parts).to_csv(out, index=False)
             f = o.groupby('method', sort=False).agg(lr=('lr', 'first'), worst=('regret', 'max')).loc[['find_lr', 'valley']]
             print(*o[['group', 'name', 'bs', 'factors', 'epochs']].iloc[0], f"best {o.best_lr[0]:.4f} {o.best_rmse[0]:.4f}", *(f"{k} {v.lr:.4f} {v.worst:.4f}" for k,v in f.iterrows()), f"{o.seconds[0]:.0f} s", flush=True)
     df = pd.concat(parts, ignore_index=True)
@@ -146,5 +147,6 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--design', type=int, default=12, help='how many of the 152 configurations of the design')
     p.add_argument('--workers', type=int, default=2, help='processes')
+    p.add_argument('--out', help='a CSV file for every single figure')
     a = p.parse_args()
-    main(a.design, a.workers)
+    main(a.design, a.workers, a.out)
