@@ -2,7 +2,7 @@
 
 `python -m benchmarks.coldstart` prints three tables, each the mean over three seeds of the learner with its standard deviation.
 Users: a quarter of them is cold, half of their ratings can be given as answers, the other half is the test. The strategies of
-`fastcf.interview` in pages of twenty, the adaptive one question by question too, and, in the same run, the decision tree of Golbandi,
+`fastcf.questions` in pages of twenty, the adaptive one question by question too, and, in the same run, the decision tree of Golbandi,
 Koren & Lempel (2011, doi:10.1145/1935826.1935910) in its simple form. `closed` is the share of the way from no answers to all.
 Items: a fifth of them is cold; what n ratings say alone, what metadata say alone, and both.
 """
@@ -10,10 +10,11 @@ import numpy as np, pandas as pd, torch
 from fastcf.coldstart import MetadataPrior, ProxyQuestions, expected_ratings, fold_in_prior
 from fastcf.data import ColdItemSplitter, Vocab, load_ml100k
 from fastcf.demo import clipped_rmse
-from fastcf.interview import STRATEGIES, Interviewer, simulate_interview
+from fastcf.interview import simulate_interview
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
 from fastcf.posterior import Gaussian
+from fastcf.questions import STRATEGIES, Interviewer
 
 SEEDS, Y, COUNTS = 3, (0.5, 5.5), (0, 1, 2, 5, 10, 20)
 

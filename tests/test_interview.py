@@ -4,7 +4,8 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from fastcf.coldstart import expected_ratings
 from fastcf.data import UnknownIdError, simulate_ratings
-from fastcf.interview import STRATEGIES, Interview, Interviewer, SeenModel, _adaptive, _Lessons, _ndcg, plot_interviews, rating_entropy, simulate_interview
+from fastcf.interview import Interview, _ndcg, plot_interviews, simulate_interview
+from fastcf.questions import STRATEGIES, Interviewer, Lessons, SeenModel, adaptive_page, rating_entropy
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
 
@@ -65,7 +66,7 @@ def test_not_seen_is_evidence(world):
 def test_falls_are_those_of_the_covariance(world):
     "Against the covariance computed with and without the question"
     t,b = world['teach'],beliefs(world)
-    lessons = _Lessons(t, b).on(torch.tensor([[10, 20]] * 3))
+    lessons = Lessons(t, b).on(torch.tensor([[10, 20]] * 3))
     falls = lessons.falls()
     for r in range(3):
         for j,item in enumerate((10, 20)):
@@ -85,9 +86,9 @@ def test_a_page_is_a_set(world):
     t,b = world['teach'],beliefs(world)
     asked = torch.zeros(3, 120, dtype=torch.bool)
     asked[0, [3, 5]] = True
-    picks,falls = _adaptive(t, b, asked, 10)
+    picks,falls = adaptive_page(t, b, asked, 10)
     assert all(len(set(p)) == 10 for p in picks.tolist()) and not {3, 5} & set(picks[0].tolist())
-    lessons = _Lessons(t, b).on(torch.arange(120).expand(3, -1))
+    lessons = Lessons(t, b).on(torch.arange(120).expand(3, -1))
     for q in range(10):
         f = lessons.falls().masked_fill(asked, -1)
         assert torch.allclose(f.max(1).values, falls[:, q], rtol=1e-3)
