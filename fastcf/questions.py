@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from fastcore.basics import ifnone,patch
 from .learner import CFLearner
-from .coldstart import _held_out,_ridge,_row_posteriors,MetadataPrior,fold_in_prior
-from .posterior import Gaussian,_gaussian_of,estimate_prior,group_ratings,link_slope,posterior
+from .coldstart import _row_posteriors,Ridge,fold_in_prior
+from .posterior import Gaussian,_gaussian_of,cholesky,estimate_prior,group_ratings,link_slope,posterior
 
 # %% ../nbs/09_questions.ipynb #54e35bce
 class SeenModel:
@@ -70,18 +70,16 @@ class TastePrior:
     ):
         self.base = estimate_prior(learn, False, max_rows, seed)
         rows,post = _row_posteriors(learn, False, self.base.noise, max_rows, seed)
-        f,moment = seen.habits[rows],self.base.vectors.T @ self.base.vectors / len(self.base.vectors)
-        errors = _held_out(f, post.mean, MetadataPrior.strengths, min(folds, len(f)), seed)
-        best = int(torch.einsum('snk,kl,snl->s', errors, moment, errors).argmin())
-        self._fm,self._xm,(self.weight,),_,_ = _ridge(f, post.mean, [MetadataPrior.strengths[best]])
-        self.residual = _gaussian_of(errors[best], post.cov().mean(0)).cov()
+        moment = self.base.vectors.T @ self.base.vectors / len(self.base.vectors)
+        self.ridge = Ridge(seen.habits[rows], post.mean, moment, post.cov().mean(0), folds, seed)
 
     def __call__(self,
         habits:Gaussian # Of some rows
     ) -> Gaussian: # Of their vectors
         "The prior of vectors, given habits"
-        cov = self.residual + self.weight.T @ habits.cov() @ self.weight
-        return Gaussian(self._xm + (habits.mean - self._fm) @ self.weight, torch.cholesky_inverse(torch.linalg.cholesky(cov)))
+        r = self.ridge
+        cov = r.residual + r.weight.T @ habits.cov() @ r.weight
+        return Gaussian(r.x_mean + (habits.mean - r.f_mean) @ r.weight, torch.cholesky_inverse(cholesky(cov)))
 
 # %% ../nbs/09_questions.ipynb #cb345c4f
 @dataclass
@@ -133,7 +131,7 @@ class Lessons:
         self.slope2 = link_slope(b.taste.mean @ v.T + base.offsets, base.y_range)[1].square() # [rows, items]
         self.weights,self.b,self.base,self.cov,self.habit_cov = b.seen * self.slope2,b,base,b.cov,b.habits.cov()
         self.m = torch.stack([(v * w[:, None]).T @ v for w in self.weights]) # [rows, k, k]
-        self.gain = b.cov @ b.prior.precision @ interviewer.prior.weight.T # how a habit moves taste [rows, k, habits]
+        self.gain = b.cov @ b.prior.precision @ interviewer.prior.ridge.weight.T # how a habit moves taste [rows, k, habits]
         self._interviewer = interviewer
 
     def on(self,

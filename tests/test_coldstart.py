@@ -43,7 +43,7 @@ def test_metadata_that_matters_is_found(town, is_item):
     assert error(p, cold, is_item, g, ids) < error(p, cold, is_item, same(p, len(ids)), ids) - .05
     assert torch.linalg.eigvalsh(g.precision).min() > 0
     trace = lambda c: (c * (p.base.vectors.T @ p.base.vectors)).sum()
-    assert trace(p.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
+    assert trace(p.ridge.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
 
 def test_metadata_without_meaning_changes_little(town):
     noise = town['users'].assign(city=np.random.default_rng(1).permutation(['a', 'b', 'c'] * 100))
@@ -51,7 +51,7 @@ def test_metadata_without_meaning_changes_little(town):
     df,ids = town['df'],list(range(240, 300))
     cold = df[(df.user >= 240) & (df.item < 160)]
     assert abs(error(p, cold, False, p.prior(noise, ids), ids) - error(p, cold, False, same(p, 60), ids)) < .03
-    assert p.strength >= 10
+    assert p.ridge.strength >= 10
 
 def test_intervals_hold(town):
     df,ids = town['df'],list(range(240, 300))
