@@ -95,7 +95,8 @@ def users_table(ml):
         learn = fitted(train, ml, seed, valid_pct=.02)
         teach = Interviewer(learn, seed)
         one = simulate_interview(teach, answers, test, ['adaptive'], 1, 60, seed=seed).query("strategy == 'adaptive'")
-        runs += [simulate_interview(teach, answers, test, STRATEGIES, seed=seed).assign(seed=seed), one.assign(strategy='adaptive, one by one', seed=seed)]
+        runs += [simulate_interview(teach, answers, test, STRATEGIES, seed=seed).assign(seed=seed), one.assign(strategy='adaptive, one by one', seed=seed),
+                 simulate_interview(teach, answers, test, ['adaptive'], users=ml.users, seed=seed).query("strategy == 'adaptive'").assign(strategy='adaptive, metadata', seed=seed)]
         prior = MetadataPrior(learn)
         ids, items = Vocab(test.user), learn.dls.catalog.item
         fair = test[test.item.isin(items.ids)]
@@ -113,8 +114,8 @@ def users_table(ml):
     table = pd.DataFrame({v: spread(shown, ['strategy', 'questions'], v) for v in ('rmse', 'ndcg', 'answers', 'closed')})
     print('Cold users, by questions asked:\n' + table.rename(index={-1: 'all'}, level=1).to_string() + '\n')
     goal, line = df[(df.strategy == 'popular') & (df.questions == 60)].set_index('seed').rmse, df[df.strategy == 'adaptive, one by one']
-    for name,g in (('one by one', line), ('in pages of 20, read off straight lines between pages', df[df.strategy == 'adaptive'])):
-        print(f'Adaptive, {name}: questions until the RMSE of 60 popular ones: ' + ', '.join(f'{until(o.questions, o.rmse, goal[s]):.0f}' for s,o in g.groupby('seed')))
+    for name,g in (('one by one', line), *((f'{o} in pages of 20, read off straight lines between pages', df[df.strategy == o]) for o in ('adaptive', 'adaptive, metadata'))):
+        print(f'{name}: questions until the RMSE of 60 popular ones: ' + ', '.join(f'{until(o.questions, o.rmse, goal[s]):.0f}' for s,o in g.groupby('seed')))
 
 def until(questions, rmse, goal):
     "Where the falling line through the points meets `goal`"

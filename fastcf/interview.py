@@ -16,6 +16,7 @@ from fastcore.basics import ifnone,patch
 from .coldstart import expected_ratings,rating_variance
 from .data import Vocab,check_ratings,id_repr
 from .learner import CFLearner
+from .posterior import Gaussian
 from .questions import STRATEGIES,Beliefs,Interviewer,Lessons,adaptive_page
 
 # %% ../nbs/10_interview.ipynb #68a6b5fa
@@ -26,6 +27,7 @@ class Interview:
         page_size:int=20, # Questions a page
         pages:int=3, # Pages
         strategy:str='adaptive', # As for `Interviewer.choose`
+        about:dict|None=None, # What is known of the newcomer, by column of the users' metadata; what is not known is left out
         min_gain:float=0., # End earlier if another page would make the expected error fall by less, in stars
         seed:int=0 # Seed of what is drawn
     ):
@@ -34,6 +36,8 @@ class Interview:
         if strategy not in STRATEGIES: raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
         self.teach = learn if isinstance(learn, Interviewer) else Interviewer(learn, seed)
         self.page_size,self.pages,self.strategy,self.min_gain,self.seed = int(page_size),int(pages),strategy,min_gain,seed
+        self.about = dict(about or {})
+        self.habits = self.teach.about(pd.DataFrame({'user': [0], **{k: [v] for k,v in self.about.items()}}).set_index('user')) if self.about else None
         self.catalog,self.log,self._beliefs = self.teach.learn.dls.catalog,[],None # log: ('page', ids), ('answer', {id: rating or None}), ('skip', None)
 
     @property
@@ -52,7 +56,7 @@ class Interview:
         "What is believed now"
         if self._beliefs is None:
             items,ratings = list(self.replies),[np.nan if v is None else v for v in self.replies.values()]
-            self._beliefs = self.teach.beliefs(np.zeros(len(items)), self.catalog.item.rows(items), ratings, 1)
+            self._beliefs = self.teach.beliefs(np.zeros(len(items)), self.catalog.item.rows(items), ratings, 1, self.habits)
         return self._beliefs
     def __repr__(self): return f"Interview({self.page_count} of {self.pages} pages, {sum(v is not None for v in self.replies.values())} ratings among {len(self.replies)} replies)"
 
@@ -138,8 +142,9 @@ def explain(self:Interview,
     at,n = int(self.catalog.item.encode([item])[0]),len(self.replies)
     ids,ratings = list(self.replies),np.array([np.nan if v is None else v for v in self.replies.values()])
     rows = self.catalog.item.rows(ids)
+    habits = None if self.habits is None else Gaussian(self.habits.mean.expand(n + 1, -1), self.habits.precision.expand(n + 1, -1, -1))
     without,reply = np.nonzero(~np.eye(n, dtype=bool))
-    b = self.teach.beliefs(np.concatenate([without, np.full(n, n)]), rows[np.concatenate([reply, np.arange(n)])], ratings[np.concatenate([reply, np.arange(n)])], n + 1)
+    b = self.teach.beliefs(np.concatenate([without, np.full(n, n)]), rows[np.concatenate([reply, np.arange(n)])], ratings[np.concatenate([reply, np.arange(n)])], n + 1, habits)
     p = expected_ratings(b.taste, self.teach.base, torch.arange(n + 1), torch.full((n + 1,), at))
     res = _frame(self, rows, reply=ratings, effect=(p[-1] - p[:-1]).numpy())
     return res.sort_values('effect', key=abs, ascending=False, ignore_index=True)
@@ -169,7 +174,7 @@ def progress(self:Interview) -> pd.Series: # pages, questions, ratings, expected
 def to_json(self:Interview) -> str: # JSON
     "The interview as text, to go on another day"
     ids = lambda o: list(o.items()) if isinstance(o, dict) else o
-    return json.dumps(dict(page_size=self.page_size, pages=self.pages, strategy=self.strategy, min_gain=self.min_gain, seed=self.seed, log=[(what, ids(o)) for what,o in self.log]))
+    return json.dumps(dict(page_size=self.page_size, pages=self.pages, strategy=self.strategy, about=self.about, min_gain=self.min_gain, seed=self.seed, log=[(what, ids(o)) for what,o in self.log]))
 
 @patch(cls_method=True)
 def from_json(cls:Interview,
@@ -178,7 +183,7 @@ def from_json(cls:Interview,
 ) -> Interview: # At the point where it stopped
     "Go on with an interview"
     d = json.loads(text)
-    res = cls(learn, **{k: d[k] for k in ('page_size', 'pages', 'strategy', 'min_gain', 'seed')})
+    res = cls(learn, **{k: d[k] for k in ('page_size', 'pages', 'strategy', 'about', 'min_gain', 'seed')})
     res.log = [(what, {k: v for k,v in o} if what == 'answer' else o) for what,o in d['log']]
     for what,o in res.log:
         if o: res.catalog.item.encode(list(o))
@@ -197,7 +202,7 @@ def _ndcg(users, preds, ratings, k=10):
 # %% ../nbs/10_interview.ipynb #1f50f8e2
 class _Strangers:
     "Newcomers whose ratings are known, for simulation"
-    def __init__(self, teach, answers, test, rating_range):
+    def __init__(self, teach, answers, test, rating_range, users):
         c,t = teach.learn.dls.catalog,teach.learn.dls.train_ds
         cut = lambda df: check_ratings(df).iloc[:, :3].set_axis(['user', 'item', 'rating'], axis=1)
         answers,test = cut(answers),cut(test)
@@ -205,12 +210,13 @@ class _Strangers:
         self.ratings = torch.full((len(self.ids), len(c.item)), torch.nan)
         self.ratings[self.ids.rows(answers.user), c.item.rows(answers.item)] = torch.tensor(answers.rating.to_numpy(), dtype=torch.float32)
         self.can,self.teach,self.range = ~self.ratings.isnan(),teach,rating_range
+        self.habits = None if users is None else teach.about(users, self.ids.ids)
         self.at,self.known = (self.ids.rows(test.user), c.item.rows(test.item).clip(0)),test.item.isin(c.item.ids).to_numpy()
         self.truth,self.mean = test.rating.to_numpy(),float(t.ratings.mean())
 
     def beliefs(self, asked):
         rows,items = asked.nonzero(as_tuple=True)
-        return self.teach.beliefs(rows, items, self.ratings[rows, items], len(self.ids))
+        return self.teach.beliefs(rows, items, self.ratings[rows, items], len(self.ids), self.habits)
 
     def measure(self, b, asked):
         preds = expected_ratings(b.taste, self.teach.base, *self.at).numpy()
@@ -227,12 +233,13 @@ def simulate_interview(
     strategies=STRATEGIES, # Strategies to try
     page_size:int=20, # Questions a page
     pages:int=3, # Pages
+    users:pd.DataFrame|None=None, # Metadata of these users, to start from
     rating_range:tuple|None=(1, 5), # Predictions beyond it are moved to its ends
     seed:int=0 # Seed of what is drawn
 ) -> pd.DataFrame: # strategy, questions, answers (a user), rmse, ndcg; the strategy 'all answers' is what all of them together would give
     "Error against questions asked, for newcomers whose ratings are known"
     teach = learn if isinstance(learn, Interviewer) else Interviewer(learn, seed)
-    people = _Strangers(teach, answers, test, rating_range)
+    people = _Strangers(teach, answers, test, rating_range, users)
     res = []
     for s in strategies:
         teach.rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from fastcore.basics import ifnone,patch
 from .learner import CFLearner
+from .metadata import MetadataEncoder
 from .coldstart import _row_posteriors,Ridge,fold_in_prior
 from .posterior import Gaussian,_gaussian_of,cholesky,estimate_prior,group_ratings,link_slope,posterior
 
@@ -102,22 +103,39 @@ class Interviewer:
         self.seen = SeenModel(learn, seed=seed)
         self.prior = TastePrior(learn, self.seen, seed=seed)
         self.base = self.prior.base
-        self.counts = learn.dls.counts()
+        self.counts,self._metadata = learn.dls.counts(),None
 
     def beliefs(self,
         rows, # Row of each reply, int [n]
         items, # Row number of the item
         ratings, # The rating; NaN where the item was not seen
-        row_count:int # Newcomers
+        row_count:int, # Newcomers
+        habits:Gaussian|None=None # Belief of their habits before the replies, as from `about`; by default that of all users
     ) -> Beliefs: # About each
         "What replies say of newcomers"
         rows,items = (torch.tensor(np.asarray(o), dtype=torch.long) for o in (rows, items))
         ratings = torch.tensor(np.asarray(ratings), dtype=torch.float32)
         rated = ~ratings.isnan()
-        habits = self.seen.posterior(rows, items, rated, row_count)
+        habits = self.seen.posterior(rows, items, rated, row_count, habits)
         prior = self.prior(habits)
         taste = fold_in_prior(prior, self.base, rows[rated], items[rated], ratings[rated])
         return Beliefs(habits, prior, taste, self.seen.probabilities(habits), taste.cov())
+
+    def about(self,
+        users:pd.DataFrame, # Metadata of newcomers, one row an id, with the columns that the loaders were given
+        ids=None # Whose habits, in this order; by default all of them
+    ) -> Gaussian: # Habits of each
+        "What metadata say of habits, for `beliefs`"
+        c,s = self.learn.dls.catalog,self.seen
+        if c.users is None: raise ValueError("users: the learner knows no metadata of users. Pass users= to the loaders.")
+        if self._metadata is None:
+            encoder = MetadataEncoder(c.users)
+            known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts(False) > 0).numpy()))
+            ridge = Ridge(encoder.encode(c.users, c.user[known.numpy()])[0], s.habits[known], s.audiences.T @ s.audiences)
+            self._metadata = encoder,ridge
+        encoder,ridge = self._metadata
+        f = encoder.encode(users, ids)[0]
+        return ridge.gaussian(f, 1 + ridge.leverage(f))
 
 # %% ../nbs/09_questions.ipynb #e408953f
 class Lessons:

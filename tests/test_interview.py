@@ -210,3 +210,27 @@ def test_a_learner_without_a_sigmoid():
     iv = Interview(trained(df, y_range=None, k=2), page_size=5)
     iv.answer({i: 4 for i in iv.next_page().item})
     assert np.isfinite(iv.recommend(3).prediction).all() and np.isfinite(iv.progress().expected_rmse)
+
+def test_metadata_to_start_from():
+    "Users of two towns who see different halves of the items: the town is enough to know which"
+    rng = np.random.default_rng(0)
+    u,i = np.nonzero(rng.random((200, 60)) < np.where((np.arange(200)[:, None] % 2) == (np.arange(60) % 2), .5, .05))
+    df,users = pd.DataFrame(dict(user=u, item=i, rating=rng.integers(1, 6, len(u)))),pd.DataFrame(dict(user=range(200), town=['even', 'odd'] * 100))
+    warm = df[df.user < 160]
+    dls = CFDataLoaders.from_df(warm, valid_pct=.05, seed=0, users=users, device='cpu')
+    learn = cf_learner(dls, factor_count=2, y_range=(.5, 5.5), seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2)
+    teach = Interviewer(learn)
+    iv = Interview(teach, page_size=10, strategy='seen', about=dict(town='odd'))
+    assert (iv.next_page().item % 2 == 1).all() and iv.next_page().seen.min() > .3
+    back = Interview.from_json(teach, iv.to_json())
+    assert back.about == iv.about and back.next_page().equals(iv.next_page())
+    iv.answer({1: 5, 3: None})
+    assert len(iv.explain(5)) == 2
+    unknown = Interview(teach, about=dict(town='elsewhere'))
+    assert .1 < unknown.beliefs().seen.mean() < .4
+    cold = df[df.user >= 160]
+    ask = rng.random(len(cold)) < .5
+    a,b = (simulate_interview(teach, cold[ask], cold[~ask], ['seen'], 10, 1, users=o) for o in (users, None))
+    assert a.answers[1] > b.answers[1] + 1
+    with pytest.raises(ValueError, match='users: the learner knows no metadata'): Interview(trained(simulate_ratings(30, 30, 300, seed=0), k=2), about=dict(age=3))
