@@ -59,14 +59,20 @@ class Block:
         "What it adds to the prior means [rows, k]"
         return self.basis @ self.coefs
 
-    def draw(self, rest, lam, root):
-        "New coefficients, given vectors less all other parts of their mean `rest` [rows, k]; then a new precision"
+    def draw(self,
+        rest:Tensor, # Vectors less all other parts of their mean [rows, k]
+        lam:Tensor, # Precision of the vectors [k, k]
+        root:Tensor # Root of their covariance [k, k]: `z @ root` has it
+    ):
+        "New coefficients, then a new precision"
         p = (self.sing.square() + self.precision)[:, None] # [d, 1]
         self.coefs = (self.basis.T @ rest + p.sqrt() * _randn(rest, *self.coefs.shape, g=self.g) @ root) / p
         shape,rate = self.priors.block
         self.precision = float(_gamma(shape + self.coefs.numel() / 2, rate + torch.einsum('dk,kl,dl->', self.coefs, lam, self.coefs) / 2, self.g))
 
-    def draw_prior(self, root):
+    def draw_prior(self,
+        root:Tensor # Root of the vectors' covariance [k, k]
+    ):
         "Precision and coefficients from their priors"
         self.precision = float(_gamma(*self.priors.block, self.g))
         self.coefs = _randn(root, *self.coefs.shape, g=self.g) @ root / self.precision**.5
@@ -112,8 +118,12 @@ class Side:
         "What is believed of each row before its ratings"
         return Gaussian(self.mu + self.link(), self.lam)
 
-    def draw(self, vectors, targets, noise):
-        "Every row's vector, given the other side's `vectors` [columns, k], the `targets` and their `noise` precision [n]"
+    def draw(self,
+        vectors:Tensor, # The other side's, a one in place of the bias [columns, k]
+        targets:Tensor, # Ratings less all but the product of the vectors [n]
+        noise:Tensor # Noise precision of each rating [n]
+    ):
+        "New hyper-parameters, then every row's vector"
         self.draw_hyper()
         self.x = posterior(self.groups, vectors, targets, self.prior(), noise, 'sample', self.g)
 
@@ -137,8 +147,11 @@ class Effect:
         self.codes,self.priors,self.g = codes.to(like.device),priors,generator
         self.levels,self.precision = like.new_zeros(int(codes.max()) + 1),100.
 
-    def draw(self, rest, noise):
-        "New offsets, given ratings less all else `rest` [n] and the `noise` precision [n]; then a new precision"
+    def draw(self,
+        rest:Tensor, # Ratings less all else [n]
+        noise:Tensor # Noise precision of each rating [n]
+    ):
+        "New offsets, then a new precision"
         p = torch.zeros_like(self.levels).index_add_(0, self.codes, noise) + self.precision
         h = torch.zeros_like(self.levels).index_add_(0, self.codes, noise * rest)
         self.levels = h / p + _randn(p, len(p), g=self.g) / p.sqrt()
@@ -168,7 +181,7 @@ class State:
         codes=() # Of each effect, levels [n]; -1 for one not seen
     ) -> tuple: # Means [n], and variances of a rating around them [n]
         "What this sample says of some pairs"
-        u,v = self.users[users],self.items[items]
+        u,v = self.users.index_select(0, users),self.items.index_select(0, items)
         mean = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
         var = 1 / (self.noise * self.user_noise[users] * self.item_noise[items])
         for c,b,p in zip(codes, self.levels, self.precisions):
@@ -240,7 +253,7 @@ def _row_noise(s, rows, count, squares):
 @patch
 def fit(self:Sampler):
     "What the present sample says of the ratings it is drawn from, without and with effects: [n], [n]"
-    u,v = self.user.x[self.users],self.item.x[self.items]
+    u,v = self.user.x.index_select(0, self.users),self.item.x.index_select(0, self.items)
     base = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
     return base,sum((e.levels[e.codes] for e in self.effects), base)
 

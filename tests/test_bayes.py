@@ -2,8 +2,8 @@
 import math
 import numpy as np, pandas as pd, pytest, torch
 from scipy import stats
-from fastcf.bayes import ALS, Gibbs
-from fastcf.data import UnknownIdError
+from fastcf.bayes import ALS, Gibbs, _crps, _log_score, _quantile, effective_size, split_rhat
+from fastcf.data import UnknownIdError, simulate_ratings
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
 from fastcf.sampler import Block, Priors, Sampler, State, _gamma, _wishart, rated_by, time_levels
@@ -190,3 +190,88 @@ def test_clear_errors(dls):
     with pytest.raises(ValueError, match='interval'): learn.posterior.predict(1, 1, interval=90)
     with pytest.raises(UnknownIdError): learn.posterior.predict('nobody', 1)
     assert isinstance(learn.posterior.predict(dls.catalog.user[0], dls.catalog.item[0]), float)
+
+# --- intervals and scores
+
+def mixture(n=6, samples=7):
+    g = torch.Generator().manual_seed(2)
+    return torch.randn(samples, n, generator=g, dtype=torch.float64),torch.rand(samples, n, generator=g, dtype=torch.float64) + .2,torch.randn(n, generator=g, dtype=torch.float64)
+
+def test_quantiles_and_scores_of_mixtures_are_those_of_plain_numpy():
+    mean,sd,y = mixture()
+    for j in range(mean.shape[1]):
+        m,s = mean[:, j].numpy(),sd[:, j].numpy()
+        cdf = lambda x: stats.norm.cdf(x[..., None], m, s).mean(-1)
+        for p in (.05, .5, .95): assert cdf(np.array(_quantile(mean, sd, p)[j])) == pytest.approx(p, abs=1e-6)
+        x = np.linspace(-12, 12, 240_001)
+        assert float(_crps(mean, sd, y)[j]) == pytest.approx(np.trapezoid((cdf(x) - (x >= float(y[j])))**2, x), abs=1e-3)
+        assert float(_log_score(mean, sd, y)[j]) == pytest.approx(np.log(stats.norm.pdf(float(y[j]), m, s).mean()))
+
+def test_calibration_counts_what_the_intervals_hold(dls):
+    post = quiet(cf_learner(dls, 3, seed=0), 60, Gibbs(seed=0)).posterior
+    v,c = dls.valid_ds,dls.catalog
+    df = post.predict(c.user[v.users.numpy()], c.item[v.items.numpy()], interval=.8, return_std=True)
+    assert list(df.columns)[-4:] == ['prediction', 'std', 'low', 'high'] and (df.low < df.prediction).all() and (df.prediction < df.high).all()
+    hit = (df.low <= v.ratings.numpy()) & (v.ratings.numpy() <= df.high)
+    assert post.calibration((.8,)).coverage[0] == pytest.approx(hit.mean())
+    for by in ('user', 'item'):
+        parts = post.calibration((.8,), by)
+        assert parts.rating_count.sum() == len(v) and (parts.coverage * parts.rating_count).sum() == pytest.approx(hit.sum())
+    with pytest.raises(ValueError, match='by'): post.calibration(by='film')
+    assert 'ixed' in post.verdict() and list(post.diagnostics().columns) == ['mean', 'std', 'effective_size', 'split_rhat']
+    post.plot_trace(); post.plot_calibration(by='user')
+
+def test_rows_without_ratings_are_predicted_from_the_prior_and_less_surely(sim):
+    user = sim.user.iloc[0]
+    own = np.flatnonzero(sim.user == user)
+    dls = CFDataLoaders.from_df(sim, splitter=lambda df: (np.setdiff1d(np.arange(len(df)), own), own), device='cpu')
+    post = quiet(cf_learner(dls, 3, seed=0), 80, Gibbs(seed=0)).posterior
+    items = dls.catalog.item[np.arange(20)]
+    other = sim.user.value_counts().index[0]
+    new,old = (post.predict(u, items, return_std=True) for u in (user, other))
+    assert np.isfinite(new.prediction).all() and new['std'].mean() > old['std'].mean()
+
+def test_sampling_is_better_than_the_mean_and_its_intervals_hold_on_ratings_from_a_known_model():
+    df = simulate_ratings(150, 120, 6000, seed=5)
+    dls = CFDataLoaders.from_df(df, valid_pct=.2, seed=0, device='cpu')
+    learn = cf_learner(dls, 4, seed=0)
+    with learn.no_bar(), learn.no_logging(): post = learn.sample_posterior(100, 40, seed=0)
+    assert post.scores().rmse < .95 * float(dls.valid_ds.ratings.std())
+    assert .85 < post.calibration((.9,)).coverage[0] < .95
+    assert learn.validate()[1] < 1.05 * post.scores().rmse
+
+# --- diagnostics
+
+def test_effective_size_and_rhat_of_known_chains():
+    g = np.random.default_rng(0)
+    e = g.normal(size=(4000, 40))
+    x = np.zeros_like(e)
+    for t in range(1, 4000): x[t] = .8 * x[t-1] + e[t]
+    white,ar = effective_size(torch.tensor(e)).mean(),effective_size(torch.tensor(x)).mean()
+    assert white == pytest.approx(4000, rel=.06) and ar == pytest.approx(4000 * .2 / 1.8, rel=.12)
+    assert split_rhat(torch.tensor(e)).max() < 1.01
+    assert split_rhat(torch.tensor(e) + torch.linspace(0, 3, 4000)[:, None]).min() > 1.2
+
+# --- simulation-based calibration
+
+def test_simulation_based_calibration():
+    "Ranks of what was drawn from the prior among samples given ratings drawn from it are uniform (Talts et al. 2018, arXiv:1804.06788)"
+    ranks = []
+    for seed in range(100):
+        s = small(1000 + seed)
+        s.draw_prior(); s.draw_ratings()
+        truth,y = known(s),s.y
+        s.draw_prior(); s.y = y # start elsewhere
+        draws = []
+        for n in range(136):
+            s.sweep()
+            if n >= 15 and n % 15 == 0: draws.append(known(s))
+        ranks.append((np.array(draws) < truth).sum(0))
+    for r in np.array(ranks).T: # 0 to 9
+        counts = np.bincount(r, minlength=10)
+        assert stats.chisquare(counts).pvalue > .002, counts
+
+def known(s):
+    "Quantities that no rotation or sign changes"
+    base,full = s.fit()
+    return np.array([s.noise, float(base[0]), float(full[3]), float(s.user.lam[-1, -1]), s.user.blocks[0].precision, float(s.item_noise[0]), s.effects[0].precision])
