@@ -2,7 +2,7 @@
 
 `python -m benchmarks.accuracy` needs the extra `bench` and takes about ten minutes. Two protocols: *90/10*, a random tenth is the
 test; *time*, the newest tenth is. RMSE is of predictions clipped to 1 to 5. fastcf's rows are means over three sampler seeds; its
-settings were chosen on validation parts of training rows. Seconds are wall time of fitting, features included, one thread for all.
+settings were chosen on validation parts of training rows. Seconds are processor time of fitting, features included, one thread for all: other programs disturb it less.
 `time` uses the second at which a test rating was given, and is therefore no forecast. myfm gets the same metadata and the same
 who-rated-what rows as fastcf. Coverage is the share of test ratings inside their 90 % interval.
 """
@@ -32,9 +32,9 @@ def surprise_rows(train, test):
     from surprise import BaselineOnly, Dataset, KNNBaseline, Reader, SVD
     data = Dataset.load_from_df(train[['user', 'item', 'rating']], Reader(rating_scale=(1, 5))).build_full_trainset()
     for name,algo in {'BaselineOnly': BaselineOnly(verbose=False), 'SVD': SVD(random_state=0), 'KNNBaseline': KNNBaseline(verbose=False)}.items():
-        start = time.perf_counter()
+        start = time.process_time()
         algo.fit(data)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         yield dict(who=f'Surprise {name}', rmse=rmse([algo.predict(u, i).est for u,i in zip(test.user, test.item)], test.rating), seconds=seconds)
 
 def myfm_rows(dls, rows=(('ids', 10, 200), ('+ metadata', 10, 200), ('+ who rated what', 10, 60))):
@@ -43,7 +43,7 @@ def myfm_rows(dls, rows=(('ids', 10, 200), ('+ metadata', 10, 200), ('+ who rate
     c,t,v = dls.catalog,dls.train_ds,dls.valid_ds
     sides = [(t.users, v.users, t.items, c.user, c.item, c.users), (t.items, v.items, t.users, c.item, c.user, c.items)]
     for j,(name,rank,sweeps) in enumerate(rows):
-        start,train,test,shapes = time.perf_counter(),[],[],[]
+        start,train,test,shapes = time.process_time(),[],[],[]
         for own,own_test,other,vocab,other_vocab,frame in sides:
             parts = [sparse.eye(len(vocab), format='csr'), sparse.csr_matrix(metadata_features(frame, vocab.ids)[0].numpy(), dtype='float64'),
                      sparse.csr_matrix(rated_by(own, other, len(vocab), len(other_vocab)).numpy(), dtype='float64')][:j+1]
@@ -51,7 +51,7 @@ def myfm_rows(dls, rows=(('ids', 10, 200), ('+ metadata', 10, 200), ('+ who rate
             train.append(myfm.RelationBlock(own.long().numpy(), x)); test.append(myfm.RelationBlock(own_test.long().numpy(), x))
         fm = myfm.MyFMRegressor(rank=rank, random_seed=0)
         with contextlib.redirect_stderr(io.StringIO()): fm.fit(None, t.ratings.double().numpy(), X_rel=train, n_iter=sweeps, n_kept_samples=sweeps * 4 // 5, group_shapes=shapes)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         yield dict(who=f'myfm {name}, {sweeps} sweeps', rmse=rmse(fm.predict(None, test), v.ratings.numpy()), seconds=seconds)
 
 def fastcf_row(dls, name, k, n, **kwargs):
@@ -59,9 +59,9 @@ def fastcf_row(dls, name, k, n, **kwargs):
     runs,v,c = [],dls.valid_ds,dls.catalog
     for seed in SEEDS:
         learn = cf_learner(dls, factor_count=k, seed=seed)
-        start = time.perf_counter()
+        start = time.process_time()
         with learn.no_bar(), learn.no_logging(): post = learn.sample_posterior(n * 4 // 5, n // 5, seed=seed, **kwargs)
-        seconds,truth = time.perf_counter() - start,v.ratings.numpy()
+        seconds,truth = time.process_time() - start,v.ratings.numpy()
         df = post.predict(c.user[v.users.numpy()], c.item[v.items.numpy()], interval=.9, times=v.times)
         hit,few = pd.Series((df.low <= truth) & (truth <= df.high)),dls.counts(False)[v.users.long()].numpy()
         fifth = hit.groupby(pd.qcut(pd.Series(dls.counts(False).numpy()), 5, labels=False, duplicates='drop').to_numpy()[v.users.numpy()]).mean()
