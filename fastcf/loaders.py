@@ -19,7 +19,7 @@ from fastai.data.core import DataLoaders,TfmdDL
 from fastai.torch_core import default_device,display_df
 from fastcore.basics import patch,range_of
 from fastcore.foundation import L
-from .data import RatingsError,Vocab,check_ratings,id_repr
+from .data import RatingsError,Vocab,check_ratings,find_time,id_repr
 
 # %% ../nbs/01_loaders.ipynb #aaf78a65
 @dataclass
@@ -46,10 +46,12 @@ class RatingsTable:
         users, # Row numbers of users [n]
         items, # Row numbers of items [n]
         ratings, # Ratings [n], or `None`
-        catalog:Catalog # What the row numbers mean
+        catalog:Catalog, # What the row numbers mean
+        times=None # Seconds since 1970, or any whole numbers that order the ratings [n]; not part of a batch
     ):
         self.users,self.items = (torch.as_tensor(o, dtype=torch.int32) for o in (users, items))
         self.ratings = None if ratings is None else torch.as_tensor(ratings, dtype=torch.float32)
+        self.times = None if times is None else torch.as_tensor(times, dtype=torch.int64)
         self.catalog,self._copies = catalog,{}
 
     def __len__(self): return len(self.users)
@@ -57,7 +59,7 @@ class RatingsTable:
     def __getstate__(self): return {**self.__dict__, '_copies': {}}
     def new_empty(self):
         "This table without its rows"
-        return RatingsTable([], [], None if self.ratings is None else [], self.catalog)
+        return RatingsTable([], [], None if self.ratings is None else [], self.catalog, None if self.times is None else [])
 
     def on(self,
         device # Where the table should live
@@ -198,6 +200,16 @@ def _by_id(df, vocab, what):
     if not res.index.isin(vocab.ids).any(): raise ValueError(f"{what}: none of its ids is in the ratings. There {name!r} holds {vocab.ids.dtype} such as {id_repr(vocab.ids[0])}, here {res.index.dtype} such as {id_repr(res.index[0])}.")
     return res
 
+# %% ../nbs/01_loaders.ipynb #5ec0d5a1
+def _seconds(df, time_name):
+    "The times of the ratings as whole seconds"
+    s = find_time(df, time_name)
+    if isinstance(s.dtype, pd.DatetimeTZDtype): s = s.dt.tz_convert('UTC').dt.tz_localize(None)
+    if pd.api.types.is_datetime64_any_dtype(s): return s.to_numpy().astype('datetime64[s]').astype('int64')
+    bad = ~np.isfinite(s.to_numpy(dtype='float64', na_value=np.nan))
+    if bad.any(): raise RatingsError([dict(column=repr(time_name), fault=f"{bad.sum():,} times that are not finite", count=int(bad.sum()), rows=list(s.index[bad][:5]), fix="Mend or drop them")])
+    return s.to_numpy().astype('int64')
+
 # %% ../nbs/01_loaders.ipynb #91a8c570
 class CFDataLoaders(DataLoaders):
     "Loaders of training and validation ratings"
@@ -220,15 +232,17 @@ class CFDataLoaders(DataLoaders):
         drop_last:bool|None=None, # Leave out a short last training batch; by default if shuffled, unless it is the only one
         rating_range:tuple|None=None, # Lowest and highest possible rating, checked
         duplicates:str='error', # A pair in several rows: 'error', 'last' or 'mean'
+        time_name:str=None, # Column of times, kept beside the ratings for models that use them; `None` keeps none
         **kwargs # As for `RatingsDL`: `n`, `after_batch`, `table_device` ...; with `val_` before it, for validation only
     ): # `CFDataLoaders`
         "Loaders from a frame of ratings, checked, split and numbered"
-        df = check_ratings(ratings, user_name, item_name, rating_name, rating_range, duplicates)
+        df = check_ratings(ratings, user_name, item_name, rating_name, rating_range, duplicates, time_name)
         u,i,r = df.columns[:3]
         catalog = Catalog(Vocab(df[u], u), Vocab(df[i], i), r)
         catalog.users,catalog.items = _by_id(users, catalog.user, 'users'),_by_id(items, catalog.item, 'items')
         cols = catalog.user.rows(df[u]),catalog.item.rows(df[i]),df[r].to_numpy()
-        tables = [RatingsTable(*(c[idx] for c in cols), catalog) for idx in _split(df, splitter, valid_pct, seed)]
+        times = None if time_name is None else _seconds(df, time_name)
+        tables = [RatingsTable(*(c[idx] for c in cols), catalog, None if times is None else times[idx]) for idx in _split(df, splitter, valid_pct, seed)]
         val = {k[4:]: kwargs.pop(k) for k in list(kwargs) if k.startswith('val_')}
         device = default_device() if device is None else device
         if drop_last is None: drop_last = shuffle and len(tables[0]) >= bs

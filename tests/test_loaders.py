@@ -222,3 +222,13 @@ def test_on_a_gpu(sim, where):
     dls = CFDataLoaders.from_df(sim, seed=1, device='cuda', table_device=where)
     assert all(o.device.type == 'cuda' for b in dls.train for o in b)
     assert rows(dls.train.new()) == rows(CFDataLoaders.from_df(sim, seed=1, device='cpu').train)
+
+def test_times_are_kept_beside_the_rows_they_belong_to():
+    df = pd.DataFrame(dict(user=[1, 1, 2, 2, 3, 3], item=[1, 2, 1, 3, 2, 3], rating=[1., 2, 3, 4, 5, 1], when=pd.to_datetime([f'1998-01-0{d} 12:00' for d in range(1, 7)])))
+    secs = (df['when'] - pd.Timestamp(0)).dt.total_seconds().astype('int64').to_numpy()
+    for col in (df['when'], df['when'].dt.tz_localize('UTC'), df['when'].astype(str), secs, secs.astype('float64')):
+        dls = CFDataLoaders.from_df(df.assign(when=col), splitter=lambda o: ([5, 0, 2], [1, 3, 4]), time_name='when')
+        assert dls.train_ds.times.tolist() == secs[[5, 0, 2]].tolist() and dls.valid_ds.times.tolist() == secs[[1, 3, 4]].tolist()
+    assert CFDataLoaders.from_df(df).train_ds.times is None and dls.new_empty().train_ds.times.tolist() == []
+    with pytest.raises(RatingsError, match='time_name'): CFDataLoaders.from_df(df, time_name='hour')
+    with pytest.raises(RatingsError, match='not finite'): CFDataLoaders.from_df(df.assign(when=[np.inf]*6), time_name='when')
