@@ -20,5 +20,9 @@ from .callbacks import *
 from .tables import *
 from .sinks import *
 from .posterior import *
+from .metadata import *
+from .bayes import *
+from .coldstart import *
+from .interview import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
