@@ -68,11 +68,11 @@ def test_vectors_of_a_row_have_the_moments_of_a_plain_regression():
     s.draw_prior(); s.draw_ratings()
     g,(row,col) = s.user,(s.users.numpy(), s.items.numpy())
     v = np.concatenate([s.item.x[:, :-1].numpy(), np.ones((4, 1))], 1)
-    y,noise,m,lam = (o.numpy() for o in (s.y - s.item.x[s.items, -1], s.precisions(), g.prior().mean, g.lam))
+    y,noise,m,lam = (o.numpy() for o in (s.y - s.item.x[s.items, -1], s._precisions(), g.prior().mean, g.lam))
     g.draw_hyper = lambda: None
     draws = []
     for _ in range(4000):
-        g.draw(torch.cat([s.item.x[:, :-1], torch.ones(4, 1, dtype=torch.float64)], 1), s.y - s.item.x[s.items, -1], s.precisions())
+        g.draw(torch.cat([s.item.x[:, :-1], torch.ones(4, 1, dtype=torch.float64)], 1), s.y - s.item.x[s.items, -1], s._precisions())
         draws.append(g.x.numpy())
     draws = np.array(draws)
     for r in range(5):
