@@ -60,7 +60,7 @@ class Names:
         self.own = {}
         for full,s in symbols.items():
             if s.public: self.own |= {full: full, s.name: full}
-        for full,s in symbols.items(): # `predict` for `CFLearner.predict`, where nothing else has that name
+        for full,s in sorted(symbols.items(), key=lambda o: o[1].name.split('.')[0] not in ALIASES.values()): # `predict` for `CFLearner.predict`: of several, the one of the object that has a usual name
             if s.public and s.patched and '_' not in s.name.split('.')[1][:1]: self.own.setdefault(s.name.split('.')[1], full)
 
     def find(self, name):
