@@ -17,19 +17,7 @@ from fastcore.basics import ifnone
 from .learner import CFLearner
 from .metadata import MetadataEncoder,with_ids
 from .posterior import Gaussian,RowPrior,cholesky,estimate_prior,group_ratings,link_slope,posterior,posterior_link
-from .posterior import _design,_gaussian_of,_sample_rows
-
-# %% ../nbs/09_coldstart.ipynb #88fe8951
-def _row_posteriors(learn, is_item, noise, max_rows, seed):
-    "Rows of one side that have ratings, and the posterior of each row's vector, around the table's own values"
-    vectors,offsets,own = _design(learn.model, is_item)
-    ids,row,col,r = _sample_rows(learn.dls.train_ds, is_item, max_rows, seed)
-    own,row,col,r = own[ids.to(own.device)],*(o.to(own.device) for o in (row, col, r))
-    raw = (own[row] * vectors[col]).sum(1) + offsets[col]
-    fit,slope = link_slope(raw, learn.model.y_range)
-    slope = slope.clamp(min=1e-3 * slope.max())
-    groups = group_ratings(row.cpu(), col.cpu(), len(ids), len(vectors)).to(own.device)
-    return ids,posterior(groups, vectors, (r - fit) / slope + raw - offsets[col], _gaussian_of(own), slope.square() / noise, what='full')
+from .posterior import _gaussian_of,_row_posteriors
 
 # %% ../nbs/09_coldstart.ipynb #0e096b0c
 def _ridge(f, x, strengths):
@@ -100,7 +88,7 @@ class MetadataPrior:
         self.vocab,df = (c.item if is_item else c.user),ifnone(df, c.items if is_item else c.users)
         if df is None: raise ValueError(f"df: there is no metadata of {self.vocab.name}s. Pass it here, or as {'items' if is_item else 'users'}= to the loaders.")
         self.encoder,self.base = ifnone(encoder, MetadataEncoder(df)),estimate_prior(learn, is_item, max_rows, seed)
-        rows,post = _row_posteriors(learn, is_item, self.base.noise, max_rows, seed)
+        rows,*_,post = _row_posteriors(learn, is_item, max_rows, seed, self.base.noise)
         moment = self.base.vectors.T @ self.base.vectors / len(self.base.vectors)
         self.ridge = Ridge(self._features(df, self.vocab[rows.numpy()]), post.mean, moment, post.cov().mean(0), folds, seed)
 

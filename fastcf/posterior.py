@@ -184,7 +184,8 @@ def posterior_link(
         return raw + (ratings - fit) / slope,alpha * slope.square()
     now = energy(x)
     for _ in range(steps):
-        to,scale = posterior(groups, vectors, tangent(x)[0], prior, tangent(x)[1]) - x,x.new_ones(groups.row_count, 1)
+        targets,weights = tangent(x)
+        to,scale = posterior(groups, vectors, targets, prior, weights) - x,x.new_ones(groups.row_count, 1)
         for _ in range(6):
             new = energy(x + scale * to)
             if not (worse := new > now + 1e-6 * now.abs()).any(): break
@@ -193,8 +194,10 @@ def posterior_link(
         x,new = x + scale * to,torch.minimum(new, now)
         if (now - new).max() < 1e-5 * now.abs().max(): break
         now = new
-    res = posterior(groups, vectors, *(lambda t, w: (t, prior, w))(*tangent(x)), what, generator)
-    return Gaussian(x, res.precision) if what == 'full' else x if what == 'mean' else res
+    if what == 'mean': return x
+    targets,weights = tangent(x)
+    res = posterior(groups, vectors, targets, prior, weights, what, generator)
+    return Gaussian(x, res.precision) if what == 'full' else res
 
 # %% ../nbs/07_posterior.ipynb #da2ff716
 @dataclass
@@ -230,6 +233,18 @@ def _sample_rows(t, is_item, max_rows, seed):
     keep = new[row] >= 0
     return ids[pick],new[row][keep],col[keep].long(),t.ratings[keep]
 
+def _row_posteriors(learn, is_item, max_rows, seed, noise=None):
+    "Rows of one side that have ratings, how many ratings, the spread of their tables, the noise (by default that of the fit), and each row's posterior around the table's values"
+    vectors,offsets,own = _design(learn.model, is_item)
+    ids,row,col,r = _sample_rows(learn.dls.train_ds, is_item, max_rows, seed)
+    own,row,col,r = own[ids.to(own.device)],*(o.to(own.device) for o in (row, col, r))
+    raw = (own[row] * vectors[col]).sum(1) + offsets[col]
+    fit,slope = link_slope(raw, learn.model.y_range)
+    slope = slope.clamp(min=1e-3 * slope.max())
+    spread,noise = _gaussian_of(own),(r - fit).square().mean().clamp(min=1e-6) if noise is None else noise
+    groups = group_ratings(row.cpu(), col.cpu(), len(ids), len(vectors)).to(own.device)
+    return ids,len(r),spread,noise,posterior(groups, vectors, (r - fit) / slope + raw - offsets[col], spread, slope.square() / noise, what='full')
+
 # %% ../nbs/07_posterior.ipynb #2cab36d2
 def estimate_prior(
     learn:CFLearner, # A fitted learner
@@ -238,19 +253,11 @@ def estimate_prior(
     seed:int=0 # Seed of that sample
 ) -> RowPrior: # What is believed of a new row
     "The prior of one side's vectors, from the posteriors of those who have ratings"
-    vectors,offsets,own = _design(learn.model, is_item)
-    ids,row,col,r = _sample_rows(learn.dls.train_ds, is_item, max_rows, seed)
-    own,row,col,r = own[ids.to(own.device)],*(o.to(own.device) for o in (row, col, r))
-    raw = (own[row] * vectors[col]).sum(1) + offsets[col]
-    fit,slope = link_slope(raw, learn.model.y_range)
-    slope = slope.clamp(min=1e-3 * slope.max())
-    prior,noise = _gaussian_of(own),(r - fit).square().mean().clamp(min=1e-6)
-    groups = group_ratings(row.cpu(), col.cpu(), len(ids), len(vectors)).to(own.device)
-    post = posterior(groups, vectors, (r - fit) / slope + raw - offsets[col], prior, slope.square() / noise, what='full')
+    ids,n,spread,noise,post = _row_posteriors(learn, is_item, max_rows, seed)
     cov = post.cov()
-    used = cov[0].numel()**.5 * len(ids) - torch.einsum('kl,rlk->', prior.precision, cov) # degrees of freedom of this side
-    noise = noise * len(r) / (len(r) - 2 * used).clamp(min=len(r) / 10)
-    return RowPrior(_gaussian_of(post.mean, cov.mean(0)), float(noise), vectors, offsets, learn.model.y_range)
+    used = cov[0].numel()**.5 * len(ids) - torch.einsum('kl,rlk->', spread.precision, cov) # degrees of freedom of this side
+    noise = noise * n / (n - 2 * used).clamp(min=n / 10)
+    return RowPrior(_gaussian_of(post.mean, cov.mean(0)), float(noise), *_design(learn.model, is_item)[:2], learn.model.y_range)
 
 # %% ../nbs/07_posterior.ipynb #1e729100
 def _limits(learn):

@@ -16,8 +16,8 @@ from torch import Tensor
 from fastcore.basics import ifnone,patch
 from .learner import CFLearner
 from .metadata import MetadataEncoder
-from .coldstart import _row_posteriors,Ridge,fold_in_prior
-from .posterior import Gaussian,_gaussian_of,cholesky,estimate_prior,group_ratings,link_slope,posterior
+from .coldstart import Ridge,fold_in_prior
+from .posterior import Gaussian,_gaussian_of,_row_posteriors,cholesky,estimate_prior,group_ratings,link_slope,posterior
 
 # %% ../nbs/09_questions.ipynb #54e35bce
 class SeenModel:
@@ -70,7 +70,7 @@ class TastePrior:
         seed:int=0 # Seed of sample and folds
     ):
         self.base = estimate_prior(learn, False, max_rows, seed)
-        rows,post = _row_posteriors(learn, False, self.base.noise, max_rows, seed)
+        rows,*_,post = _row_posteriors(learn, False, max_rows, seed, self.base.noise)
         moment = self.base.vectors.T @ self.base.vectors / len(self.base.vectors)
         self.ridge = Ridge(seen.habits[rows], post.mean, moment, post.cov().mean(0), folds, seed)
 
