@@ -17,7 +17,8 @@ from fastcore.basics import ifnone,patch
 from .data import Vocab
 from .learner import CFLearner
 from .metadata import MetadataEncoder,with_ids
-from .posterior import Gaussian,RowPrior,estimate_prior,group_ratings,link_slope,posterior_link
+from .posterior import Gaussian,group_ratings,link_slope,posterior_link
+from .foldin import RowPrior,estimate_prior
 from .priors import Ridge,Tabular,Targets
 
 # %% ../nbs/09_coldstart.ipynb #be231f6b

@@ -21,8 +21,8 @@ from fastcore.basics import ifnone
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from .learner import CFLearner
-from .posterior import Gaussian,RowPrior,cholesky,link_slope
-from .posterior import _row_posteriors,_sample_rows
+from .posterior import Gaussian,cholesky,link_slope
+from .foldin import RowPrior,_row_posteriors,_sample_rows
 
 # %% ../nbs/09_priors.ipynb #8d0306d3
 class Targets:
