@@ -243,9 +243,11 @@ def recommend(self:CFLearner,
     users,k = _listed(users),_count('k', k)
     rows = torch.as_tensor(_known_rows(self, users, False, 'nan' if False in self.priors else 'error'))
     (c,out),device,tops = _choices(self, items, min_ratings),self.model.item_bias.weight.device,[]
+    complete = self._new_scorer(c.item) if self.priors else None
+    complete = self._new_scorer(c.item) if self.priors else None
     for at in _blocks(torch.arange(len(rows)), len(out)):
         scores = score_all(self.model, rows[at].clamp(min=0).to(device)).float()
-        if self.priors: scores = self._score_new(scores, [users[j] for j in at], rows[at], c.item)
+        if complete: scores = complete(scores, [users[j] for j in at], rows[at])
         scores = scores.masked_fill(out.to(device), -torch.inf)
         if exclude_seen: _strike_seen(scores, rows[at], self.dls.seen)
         tops.append(scores.topk(min(k, len(out))))
