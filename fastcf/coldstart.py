@@ -53,7 +53,7 @@ class MetadataPrior:
         self.base = estimate_prior(learn, self.is_item, rows, seed)
         t = Targets(learn, self.is_item, self.base, rows, seed)
         f = self._features(self.df, self.vocab[t.rows.cpu().numpy()])
-        weights = {p: t.n**a for p,a in (('n⁰', 0), ('n^½', .5), ('n¹', 1))}
+        weights = {p: t.n**a for p,a in (('1', 0), ('√n', .5), ('n', 1))}
         self.model = Ridge(f, t.x, t.error, t.cov, folds, seed, weights)
         if self.engine == 'tabular': self.model = Tabular(f, t, self.encoder.columns, weights[self.model.weighted], folds, seed, **self.kwargs)
         return self

@@ -136,6 +136,7 @@ def _codes(f, columns):
         if is_num: rest.append(x[:, :1]); x = x[:, 1:]
         if col.kind == 'many': rest.append(x)
         elif x.shape[1]: codes.append(torch.where(x.sum(1) > 0, x.argmax(1) + 1, 0)); counts.append(x.shape[1] + 1)
+    if not codes and not rest: rest = [f.new_zeros(len(f), 1)] # nothing is known, but a network wants an input
     cat = lambda xs, d: torch.cat(xs, 1) if xs else f.new_zeros(len(f), 0, dtype=d)
     return cat([o[:, None] for o in codes], torch.long),counts,cat(rest, f.dtype)
 

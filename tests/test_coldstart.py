@@ -124,6 +124,44 @@ def test_numbers_can_be_values(town):
     items = town['items'].assign(brand=np.arange(200) % 7)
     assert len(proxies(ProxyQuestions(town['learn'], 'brand', df=items))) == 7
 
+def test_an_item_of_many_values_is_their_mean(town):
+    "Fifty values of one item share a 1, whatever else they are: it lies between them, and repeated values count once"
+    rng,names = np.random.default_rng(0),[f'a{o}' for o in range(60)]
+    items = town['items'].assign(cast=[tuple(rng.choice(names, 4, replace=False)) for _ in range(200)])
+    p = ProxyQuestions(town['learn'], 'cast', df=items)
+    cast = names[:50]
+    new = pd.DataFrame(dict(item=[900, 901, 902], cast=[tuple(cast), tuple(cast) * 3, tuple(cast[:1])]))
+    g = p.prior(new)
+    torch.testing.assert_close(g.mean[0], p.vectors(cast).mean.mean(0), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(g.mean[0], g.mean[1]); torch.testing.assert_close(g.mean[2], p.vectors(cast[:1]).mean[0], atol=1e-5, rtol=1e-4)
+    assert torch.isfinite(g.precision).all() and proxies(p).member_count.sum() == 800
+
+def test_values_that_nobody_rated_have_a_proxy_nonetheless(town):
+    items = town['items'].assign(who=[('old',) if o < 160 else ('new',) for o in range(200)])
+    p = ProxyQuestions(town['learn'], 'who', df=items)
+    g,nobody = p.vectors(['new', 'old']),p.vectors(['never seen'])
+    torch.testing.assert_close(g.mean[0], p.model.means(p._features(items, [199]))[0])
+    assert torch.isfinite(g.mean).all() and torch.isfinite(g.precision).all() and proxies(p).set_index('value').member_count.to_dict() == dict(old=160, new=40)
+    trace = lambda o: torch.einsum('nkk->n', o.cov())
+    assert trace(g)[1] < trace(g)[0]
+    one = ProxyQuestions(town['learn'], 'who', df=items.assign(who=[('only',)] * 200)) # nothing to tell items apart
+    torch.testing.assert_close(one.prior(ids=[199]).mean[0], one.model.x_mean, atol=1e-5, rtol=1e-4)
+
+def test_weight_falls_from_one(town):
+    p,df = ProxyQuestions(town['learn'], 'studio'),town['df']
+    cold = df[(df.item >= 160) & (df.user < 240)]
+    w = p.weight(cold)
+    assert list(w) == ['item', 'rating_count', 'weight'] and w.weight.between(0, 1).all() and w.rating_count.tolist() == cold.groupby('item').size().tolist()
+    assert w.weight.max() < .9 # each has some
+    one = cold[cold.item == 199]
+    some = [p.weight(one.head(n)).weight.item() for n in (1, 3, 9)]
+    assert 1 > some[0] > some[1] > some[2] > 0
+    shuffled = p.weight(one.sample(frac=1, random_state=0)).weight.item()
+    assert shuffled == pytest.approx(p.weight(one).weight.item(), abs=1e-3)
+    with pytest.raises(ValueError, match="ratings: no column 'item'"): p.weight(one.rename(columns=dict(item='film')))
+    with pytest.raises(KeyError, match='user: 1 unknown id: 999'): p.weight(one.head(1).assign(user=999))
+    assert MetadataPrior(town['learn']).weight(df[(df.user >= 240) & (df.item < 160)]).weight.between(0, 1).all()
+
 def test_an_answer_about_a_value_moves_its_members(town):
     p,base = ProxyQuestions(town['learn'], 'studio'),estimate_prior(town['learn'])
     before = expected_ratings(answer_proxies(p, {'s1': 3}, base), base)[0]
