@@ -137,7 +137,7 @@ def fold_in_prior(
     rows,cols = (torch.tensor(np.asarray(o), dtype=torch.long) for o in (rows, cols))
     groups = group_ratings(rows, cols, len(prior.mean), len(base.vectors)).to(device)
     cols,ratings = cols.to(device),torch.tensor(np.asarray(ratings), dtype=base.vectors.dtype, device=device)
-    return posterior_link(groups, cols, base.vectors, base.offsets[cols], ratings, prior, 1 / base.noise, base.y_range)
+    return posterior_link(groups, base.vectors, base.offsets[cols], ratings, prior, 1 / base.noise, base.y_range)
 
 # %% ../nbs/09_coldstart.ipynb #fd29a1db
 class _Shares(MetadataEncoder):
@@ -222,4 +222,4 @@ def answer_proxies(
     noise = base.noise + torch.einsum('k,nkl,l->n', user, g.cov() + questions.ridge.residual, user) * slope.square()
     groups = group_ratings(torch.zeros(len(answers), dtype=torch.long), torch.arange(len(answers)), 1, len(vectors)).to(vectors.device)
     said = torch.tensor([float(v) for v in answers.values()], device=vectors.device)
-    return posterior_link(groups, torch.arange(len(answers), device=vectors.device), vectors, offsets, said, prior, 1 / noise, base.y_range)
+    return posterior_link(groups, vectors, offsets, said, prior, 1 / noise, base.y_range)

@@ -67,10 +67,9 @@ def _ones(x): return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
 class ALS(_EpochEngine):
     "Alternating least squares: an epoch solves for all users, then for all items"
     def __init__(self,
-        penalty:float=10., # Weight of the squared vectors (λ above), biases included
-        steps:int=4 # Gauss–Newton steps at most a half, where the model has a `y_range`
+        penalty:float=10. # Weight of the squared vectors (λ above), biases included
     ):
-        self.penalty,self.steps = penalty,steps
+        self.penalty = penalty
 
     def begin(self):
         t,device = self.dls.train_ds,self.model.user_bias.weight.device
@@ -91,8 +90,7 @@ class ALS(_EpochEngine):
         for j in range(2):
             xs = _read(self.model)
             other,eye = xs[1-j],torch.eye(xs[j].shape[1], device=xs[j].device)
-            cols = self.rows[1-j]
-            xs[j] = posterior_link(self.groups[j], cols, _ones(other), other[cols, -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', self.steps)
+            xs[j] = posterior_link(self.groups[j], _ones(other), other[self.rows[1-j], -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', xs[j])
             _write(self.model, *xs)
             self.objectives.append(self.objective()[0])
         return self.objective()[1]

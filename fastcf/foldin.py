@@ -220,7 +220,7 @@ def _fold(learn, checked, is_item, prior=None):
     dev,cols_ = prior.vectors.device,torch.as_tensor(cols)
     groups = group_ratings(rows, cols_, len(ids), len(prior.offsets)).to(dev)
     cols_,r = cols_.to(dev),torch.as_tensor(values).to(dev)
-    res = Folded(learn, ids, prior, posterior_link(groups, cols_, prior.vectors, prior.offsets[cols_], r, prior.gaussian, 1 / prior.noise, prior.y_range), is_item)
+    res = Folded(learn, ids, prior, posterior_link(groups, prior.vectors, prior.offsets[cols_], r, prior.gaussian, 1 / prior.noise, prior.y_range), is_item)
     res.seen[torch.as_tensor(rows), torch.as_tensor(cols)] = True
     return res
 

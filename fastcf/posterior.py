@@ -11,6 +11,7 @@ __all__ = ['group_ratings', 'Gaussian', 'posterior', 'posterior_link']
 from dataclasses import dataclass
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # %% ../nbs/07_posterior.ipynb #c33eb95a
 @dataclass
@@ -63,6 +64,12 @@ class Gaussian:
         "The covariance, [k, k] or [rows, k, k]"
         return torch.cholesky_inverse(cholesky(self.precision))
 
+    def of(self,
+        rows:Tensor # Some rows [g]
+    ) -> tuple: # Means [k] or [g, k], precisions [k, k] or [g, k, k]
+        "Mean and precision of some rows"
+        return self.mean[rows] if self.mean.dim() == 2 else self.mean,self.precision[rows] if self.precision.dim() == 3 else self.precision
+
 # %% ../nbs/07_posterior.ipynb #940681bb
 def cholesky(
     p:Tensor # Symmetric positive definite matrices, [..., k, k]
@@ -92,6 +99,14 @@ def _slices(groups, k, budget):
     none = torch.empty(0, dtype=torch.long, device=groups.empty.device)
     for rows in groups.empty.split(step): yield rows,none.expand(len(rows), 0),none.expand(len(rows), 0)
 
+def _padded(*xs): return [torch.cat([o, o.new_zeros(1, *o.shape[1:])]) for o in xs]
+
+def _times(x, m): return (x[..., None, :] @ m)[..., 0, :] # a row as a row: as a column a batched product takes several times as long
+
+def _precision(a, weights, prior):
+    "Precisions [g, k, k] of rows that meet vectors `a` [g, l, k] with `weights` [g, l]"
+    return torch.baddbmm(prior.expand(len(a), *prior.shape[-2:]), a.mT * weights[:, None], a)
+
 # %% ../nbs/07_posterior.ipynb #907fd57c
 def posterior(
     groups:Groups, # Ratings by row, as from `group_ratings`
@@ -104,21 +119,16 @@ def posterior(
     budget:int=2**25 # Numbers in memory at a time, beyond the result: 128 MB in float32
 ): # As `what` says
     "What each row's ratings say of its vector (Salakhutdinov & Mnih 2008, equations 11 to 13)"
-    k = vectors.shape[1]
-    pad = vectors.new_zeros(1)
-    vectors = torch.cat([vectors, vectors.new_zeros(1, k)])
-    alpha = torch.cat([torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(groups.n), pad])
-    pull = torch.cat([alpha[:-1] * targets, pad]) # [n+1]
-    each,own = prior.mean.dim() == 2,prior.precision.dim() == 3
+    vectors,alpha = _padded(vectors, torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(groups.n))
+    pull,k = alpha * _padded(targets)[0],vectors.shape[1]
     mean = vectors.new_empty(groups.row_count, k)
     full = vectors.new_empty(groups.row_count, k, k) if what == 'full' else None
     for rows,pos,cols in _slices(groups, k, budget):
-        a = vectors[cols] # [g, l, k]
-        p0 = prior.precision[rows] if own else prior.precision.expand(len(rows), k, k)
-        p = torch.baddbmm(p0, a.mT * alpha[pos][:, None], a) # [g, k, k]
-        h = (p0 @ (prior.mean[rows] if each else prior.mean.expand(len(rows), k))[..., None]) + a.mT @ pull[pos][..., None] # [g, k, 1]
+        a,(m,p0) = F.embedding(cols, vectors),prior.of(rows) # [g, l, k]
+        p = _precision(a, alpha.take(pos), p0)
+        h = _times(m, p0) + _times(pull.take(pos), a) # [g, k]
         c = cholesky(p)
-        y = torch.linalg.solve_triangular(c, h, upper=False)
+        y = torch.linalg.solve_triangular(c, h[..., None], upper=False)
         if what == 'sample': y = y + torch.randn(y.shape, generator=generator, device=generator.device if generator else y.device, dtype=y.dtype).to(y.device)
         mean[rows] = torch.linalg.solve_triangular(c.mT, y, upper=True)[..., 0]
         if what == 'full': full[rows] = p
@@ -136,59 +146,53 @@ def link_slope(
     return s * width + y_range[0],s * (1 - s) * width
 
 # %% ../nbs/07_posterior.ipynb #2df49bc3
-def _energy(x, groups, vectors, offsets, ratings, prior, alpha, y_range):
-    "For each row, minus the logarithm of the posterior density of `x` [rows, k], up to a constant"
-    d = x - prior.mean
-    e = .5 * torch.einsum('rk,...kl,rl->r', d, prior.precision, d) if prior.precision.dim() == 2 else .5 * torch.einsum('rk,rkl,rl->r', d, prior.precision, d)
-    for rows,pos,cols in groups.parts:
-        raw = (vectors[cols.clamp(max=len(vectors)-1)] @ x[rows][..., None])[..., 0] + offsets[pos.clamp(max=groups.n-1)]
-        miss = (link_slope(raw, y_range)[0] - ratings[pos.clamp(max=groups.n-1)]).square() * alpha[pos.clamp(max=groups.n-1)]
-        e[rows] += .5 * miss.masked_fill(pos == groups.n, 0).sum(1)
-    return e
+def _look(x, a, offsets, ratings, alpha, mean, prior, y_range):
+    "Minus the log density of `x` [g, k] up to a constant [g], its gradient [g, k], and what the tangents weigh in the precision [g, l]"
+    pull = _times(x - mean, prior)
+    fit,slope = link_slope(_times(x, a.mT) + offsets, y_range)
+    miss = alpha * (fit - ratings)
+    energy = ((pull * (x - mean)).sum(1) + (miss * (fit - ratings)).sum(1)) / 2
+    return energy,pull + _times(miss * slope, a),alpha * slope.square()
+
+# %% ../nbs/07_posterior.ipynb #adffda12
+def _newton(x, problem, steps=64):
+    "The most probable vectors [g, k], walked to from `x`, and the tangents' weights there [g, l]"
+    a,alpha,prior,size = problem[0],problem[3],problem[5],x.new_ones(len(x))
+    now = _look(x, *problem)
+    for n in range(steps):
+        if n % 8 == 0: c = cholesky(_precision(a, now[2], prior))
+        d = torch.linalg.solve_triangular(c.mT, torch.linalg.solve_triangular(c, now[1][..., None], upper=False), upper=True)[..., 0]
+        size[(now[1] * d).sum(1) / 2 < 1e-4 + 1e-6 * now[0]] = 0 # there
+        if not size.any(): break
+        to = x - size[:, None] * d
+        new = _look(to, *problem)
+        better = new[0] <= now[0] * (1 + 1e-6)
+        x,*now = [torch.where(better if o.dim() == 1 else better[:, None], o, old) for o,old in zip((to, *new), (x, *now))]
+        size = torch.where(better, (2 * size).clamp(max=1), size / 2)
+    return x,now[2]
 
 # %% ../nbs/07_posterior.ipynb #a86a6122
-def _row_of(groups):
-    "The row of each rating [n]"
-    res = groups.empty.new_empty(groups.n + 1)
-    for rows,pos,_ in groups.parts: res[pos] = rows[:, None].expand(pos.shape)
-    return res[:-1]
-
 def posterior_link(
     groups:Groups, # Ratings by row
-    cols:Tensor, # Column of each rating [n]
     vectors:Tensor, # Vectors of the other side [columns, k]
     offsets:Tensor, # What is added to the product before the link [n]
     ratings:Tensor, # Ratings [n]
     prior:Gaussian, # Belief before the ratings
     noise_precision, # One over the variance of a rating: a number, or one a rating [n]
     y_range:tuple|None=None, # Of the sigmoid, or `None`: then one step is exact
-    what:str='full', # As for `posterior`
-    steps:int=8, # Gauss–Newton steps at most
-    generator:torch.Generator|None=None # Source of chance for 'sample'
+    what:str='full', # 'mean' [rows, k] or 'full', a `Gaussian` with precisions [rows, k, k]
+    start:Tensor|None=None, # Where to walk from [rows, k], by default the prior's mean
+    budget:int=2**25 # Numbers in memory at a time, beyond the result
 ): # As `what` says: mean the most probable vector, precision that of the tangents there (Laplace's approximation)
     "What each row's ratings say of its vector, with a sigmoid between score and rating"
-    if y_range is None: return posterior(groups, vectors, ratings - offsets, prior, noise_precision, what, generator)
-    alpha = torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(groups.n)
-    row,x = _row_of(groups),prior.mean.expand(groups.row_count, vectors.shape[1]).clone()
-    energy = lambda x: _energy(x, groups, vectors, offsets, ratings, prior, alpha, y_range)
-    def tangent(x): # targets and precisions of a linear problem that agrees at x
-        raw = (x[row] * vectors[cols]).sum(1)
-        fit,slope = link_slope(raw + offsets, y_range)
-        slope = slope.clamp(min=1e-3 * (y_range[1] - y_range[0]))
-        return raw + (ratings - fit) / slope,alpha * slope.square()
-    now = energy(x)
-    for _ in range(steps):
-        targets,weights = tangent(x)
-        to,scale = posterior(groups, vectors, targets, prior, weights) - x,x.new_ones(groups.row_count, 1)
-        for _ in range(6):
-            new = energy(x + scale * to)
-            if not (worse := new > now + 1e-6 * now.abs()).any(): break
-            scale[worse] /= 2
-        scale[new > now] = 0
-        x,new = x + scale * to,torch.minimum(new, now)
-        if (now - new).max() < 1e-5 * now.abs().max(): break
-        now = new
-    if what == 'mean': return x
-    targets,weights = tangent(x)
-    res = posterior(groups, vectors, targets, prior, weights, what, generator)
-    return Gaussian(x, res.precision) if what == 'full' else res
+    if y_range is None: return posterior(groups, vectors, ratings - offsets, prior, noise_precision, what, budget=budget)
+    k = vectors.shape[1]
+    vectors,*each = _padded(vectors, offsets, ratings, torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(groups.n))
+    mean = prior.mean.expand(groups.row_count, k).clone() if start is None else start.clone()
+    full = vectors.new_empty(groups.row_count, k, k) if what == 'full' else None
+    for rows,pos,cols in _slices(groups, k, budget):
+        a,(m,p0) = F.embedding(cols, vectors),prior.of(rows) # [g, l, k]
+        x,weights = _newton(mean[rows], (a, *(o.take(pos) for o in each), m, p0, y_range))
+        mean[rows] = x
+        if what == 'full': full[rows] = _precision(a, weights, p0)
+    return Gaussian(mean, full) if what == 'full' else mean

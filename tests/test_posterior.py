@@ -49,7 +49,7 @@ def test_link_finds_the_brute_force_optimum():
     rows,cols,_,v,m,lam,_ = problem(6, 8, 50, 3, 4)
     off,y,yr = np.random.default_rng(0).normal(size=50) * .5,np.random.default_rng(1).uniform(1, 5, 50),(.5, 5.5)
     g = group_ratings(rows, cols, 6, 8)
-    got = posterior_link(g, torch.tensor(cols), f32(v), f32(off), f32(y), Gaussian(f32(m[0]), f32(lam)), 2., yr, what='mean', steps=50)
+    got = posterior_link(g, f32(v), f32(off), f32(y), Gaussian(f32(m[0]), f32(lam)), 2., yr, what='mean')
     for r in range(6):
         a,o,t = v[cols[rows == r]],off[rows == r],y[rows == r]
         loss = lambda x: .5 * (x - m[0]) @ lam @ (x - m[0]) + np.square(.5 + 5 / (1 + np.exp(-(a @ x + o))) - t).sum()
