@@ -9,6 +9,7 @@ __all__ = ['estimate_prior', 'Folded']
 
 # %% ../nbs/07_foldin.ipynb #3dd0b1b2
 from dataclasses import dataclass
+from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
@@ -124,11 +125,16 @@ class Folded:
         is_item:bool # Whether the new rows are items
     ):
         self.learn,self.ids,self.prior,self.is_item = learn,ids,prior,is_item
-        self.mean,self.cov = post.mean,post.cov()
+        self.mean,self._post = post.mean,post
         self.seen = torch.zeros(len(ids), len(prior.offsets), dtype=torch.bool)
 
     def __len__(self): return len(self.ids)
     def __repr__(self): return f"{len(self)} new {self.ids.name}{'' if len(self) == 1 else 's'} with {int(self.seen.sum())} ratings"
+
+    @cached_property
+    def cov(self):
+        "Covariances of the vectors [rows, k, k], made when first asked for"
+        return self._post.cov()
 
     @property
     def others(self):
