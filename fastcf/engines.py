@@ -59,7 +59,7 @@ def _write(m, users, items):
 def _groups(t, c):
     "The training ratings by user, and by item"
     u,i,n = t.users.cpu(),t.items.cpu(),(len(c.user), len(c.item))
-    return group_ratings(u, i, *n),group_ratings(i, u, *n[::-1])
+    return group_ratings(u, i, n[0]),group_ratings(i, u, n[1])
 
 def _ones(x): return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
 

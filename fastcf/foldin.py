@@ -63,7 +63,7 @@ def _row_posteriors(learn, is_item, max_rows, seed, noise=None):
     fit,slope = link_slope(raw, learn.model.y_range)
     slope = slope.clamp(min=1e-3 * slope.max())
     spread,noise = _gaussian_of(own),(r - fit).square().mean().clamp(min=1e-6) if noise is None else noise
-    groups = group_ratings(row.cpu(), col.cpu(), len(ids), len(vectors)).to(own.device)
+    groups = group_ratings(row.cpu(), col.cpu(), len(ids)).to(own.device)
     return ids,len(r),spread,noise,posterior(groups, vectors, (r - fit) / slope + raw - offsets[col], spread, slope.square() / noise, what='full')
 
 # %% ../nbs/07_foldin.ipynb #2cab36d2
@@ -224,7 +224,7 @@ def _fold(learn, checked, is_item, prior=None):
     prior = ifnone(prior, row_prior(learn, is_item))
     ids,rows,cols,values = checked
     dev,cols_ = prior.vectors.device,torch.as_tensor(cols)
-    groups = group_ratings(rows, cols_, len(ids), len(prior.offsets)).to(dev)
+    groups = group_ratings(rows, cols_, len(ids)).to(dev)
     cols_,r = cols_.to(dev),torch.as_tensor(values).to(dev)
     res = Folded(learn, ids, prior, posterior_link(groups, prior.vectors, prior.offsets[cols_], r, prior.gaussian, 1 / prior.noise, prior.y_range), is_item)
     res.seen[torch.as_tensor(rows), torch.as_tensor(cols)] = True
@@ -259,7 +259,7 @@ def _cov_of(learn, rows, is_item):
     keep = new[row.long()] >= 0
     row,col,dev = new[row.long()][keep],col[keep].long(),prior.vectors.device
     own = _design(learn.model, is_item)[2][rows.to(dev)]
-    g = group_ratings(row, col, len(rows), len(prior.offsets)).to(dev)
+    g = group_ratings(row, col, len(rows)).to(dev)
     row,col = row.to(dev),col.to(dev)
     slope = link_slope((own[row] * prior.vectors[col]).sum(1) + prior.offsets[col], prior.y_range)[1]
     return posterior(g, prior.vectors, torch.zeros_like(slope), prior.gaussian, slope.square() / prior.noise, what='full').cov(),prior

@@ -88,7 +88,7 @@ class Side:
         priors:Priors, # Constants
         generator:torch.Generator # Source of chance
     ):
-        self.groups,self.n,self.k,self.priors,self.g = groups,groups.row_count,k,priors,generator
+        self.groups,self.n,self.k,self.priors,self.g = groups,len(groups.starts) - 1,k,priors,generator
         self.blocks = [Block(f.to(like), k, priors, generator) for f in blocks if f.shape[1]]
         self.x,self.mu = .1 * _randn(like, self.n, k, g=generator),like.new_zeros(k)
         self.lam,self.eye = 10 * torch.eye(k).to(like),torch.eye(k).to(like)
@@ -213,8 +213,8 @@ class Sampler:
         self.y = (ratings - self.mean) / self.sd
         k,kw = factor_count + 1,dict(like=self.y, priors=self.priors, generator=self.g)
         u,i = self.users.cpu(),self.items.cpu()
-        self.user = Side(group_ratings(u, i, user_count, item_count).to(self.y.device), user_blocks, k, **kw)
-        self.item = Side(group_ratings(i, u, item_count, user_count).to(self.y.device), item_blocks, k, **kw)
+        self.user = Side(group_ratings(u, i, user_count).to(self.y.device), user_blocks, k, **kw)
+        self.item = Side(group_ratings(i, u, item_count).to(self.y.device), item_blocks, k, **kw)
         self.effects = [Effect(c, **kw) for c in effects]
         self.noise,self.user_noise,self.item_noise = 1.,self.y.new_ones(user_count),self.y.new_ones(item_count)
 
