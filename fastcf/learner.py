@@ -169,7 +169,7 @@ def predict(self:CFLearner,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame
     unknown:str='error', # What an id without training ratings gives: 'error' or 'nan'
-    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
+    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9; of samples, ask `learn.posterior.predict`
     return_std:bool=False # Add the standard deviation of a rating as a column
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
     "Predicted ratings for pairs of ids"
