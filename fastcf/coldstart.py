@@ -101,9 +101,9 @@ def fold_in_prior(
     "Beliefs of rows after some ratings"
     device = base.vectors.device
     rows,cols = (torch.tensor(np.asarray(o), dtype=torch.long) for o in (rows, cols))
-    groups = group_ratings(rows, cols, len(prior.mean), len(base.vectors)).to(device)
+    groups = group_ratings(rows, cols, len(prior.mean)).to(device)
     cols,ratings = cols.to(device),torch.tensor(np.asarray(ratings), dtype=base.vectors.dtype, device=device)
-    return posterior_link(groups, cols, base.vectors, base.offsets[cols], ratings, prior, 1 / base.noise, base.y_range)
+    return posterior_link(groups, base.vectors, base.offsets[cols], ratings, prior, 1 / base.noise, base.y_range)
 
 # %% ../nbs/09_coldstart.ipynb #fd29a1db
 class _Shares(MetadataEncoder):
@@ -201,6 +201,6 @@ def answer_proxies(
     vectors,offsets = torch.cat([g.mean[:, :-1], torch.ones_like(g.mean[:, :1])], 1),g.mean[:, -1]
     slope = link_slope(vectors @ prior.mean[0] + offsets, base.y_range)[1]
     noise = base.noise + torch.einsum('k,nkl,l->n', user, g.cov() + questions.model.residual, user) * slope.square()
-    groups = group_ratings(torch.zeros(len(answers), dtype=torch.long), torch.arange(len(answers)), 1, len(vectors)).to(vectors.device)
+    groups = group_ratings(torch.zeros(len(answers), dtype=torch.long), torch.arange(len(answers)), 1).to(vectors.device)
     said = torch.tensor([float(v) for v in answers.values()], device=vectors.device)
-    return posterior_link(groups, torch.arange(len(answers), device=vectors.device), vectors, offsets, said, prior, 1 / noise, base.y_range)
+    return posterior_link(groups, vectors, offsets, said, prior, 1 / noise, base.y_range)

@@ -18,7 +18,7 @@ from .model import EmbeddingDotBias
 from .learner import CFLearner
 from .metadata import metadata_features
 from .posterior import Gaussian,group_ratings,posterior,posterior_link
-from .sampler import Priors,Sampler,rated_by,time_levels
+from .sampler import Priors,Sampler,rated_by,time_levels,_with_one
 from .intervals import Posterior
 
 # %% ../nbs/08_engines.ipynb #a15601e8
@@ -59,18 +59,15 @@ def _write(m, users, items):
 def _groups(t, c):
     "The training ratings by user, and by item"
     u,i,n = t.users.cpu(),t.items.cpu(),(len(c.user), len(c.item))
-    return group_ratings(u, i, *n),group_ratings(i, u, *n[::-1])
-
-def _ones(x): return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
+    return group_ratings(u, i, n[0]),group_ratings(i, u, n[1])
 
 # %% ../nbs/08_engines.ipynb #56eaf492
 class ALS(_EpochEngine):
     "Alternating least squares: an epoch solves for all users, then for all items"
     def __init__(self,
-        penalty:float=10., # Weight of the squared vectors (λ above), biases included
-        steps:int=4 # Gauss–Newton steps at most a half, where the model has a `y_range`
+        penalty:float=10. # Weight of the squared vectors (λ above), biases included
     ):
-        self.penalty,self.steps = penalty,steps
+        self.penalty = penalty
 
     def begin(self):
         t,device = self.dls.train_ds,self.model.user_bias.weight.device
@@ -91,8 +88,7 @@ class ALS(_EpochEngine):
         for j in range(2):
             xs = _read(self.model)
             other,eye = xs[1-j],torch.eye(xs[j].shape[1], device=xs[j].device)
-            cols = self.rows[1-j]
-            xs[j] = posterior_link(self.groups[j], cols, _ones(other), other[cols, -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', self.steps)
+            xs[j] = posterior_link(self.groups[j], _with_one(other), other[self.rows[1-j], -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', xs[j])
             _write(self.model, *xs)
             self.objectives.append(self.objective()[0])
         return self.objective()[1]
@@ -156,12 +152,11 @@ class Gibbs(_EpochEngine):
 
     def spend(self):
         s = self.sampler
-        s.sweep()
-        state = s.state()
+        loss,state = s.sweep() * s.sd**2,s.state()
         _write(self.model, *s.tables(state.users, state.items))
         self.now = state.scores(*self.rows, self.codes)[0] * s.sd + s.mean
         if self.epoch >= self.burn: self.count(state)
-        return (s.y - s.fit()[1]).square().mean() * s.sd**2
+        return loss
 
     def count(self,
         state # The present sample
@@ -191,10 +186,9 @@ class Gibbs(_EpochEngine):
 # %% ../nbs/08_engines.ipynb #93ce214b
 def _conditional_means(s):
     "Means of both sides' vectors given the last sample"
-    base,full = s.fit()
-    y,noise = s.y - (full - base),s._precisions()
-    u = posterior(s.user.groups, _ones(s.item.x), y - s.item.x[s.items, -1], s.user.prior(), noise)
-    return u,posterior(s.item.groups, _ones(u), y - u[s.users, -1], s.item.prior(), noise)
+    y,noise = s.y - s._effects(),s._precisions()
+    u = posterior(s.user.groups, _with_one(s.item.x), y - s.item.x[s.items, -1], s.user.prior(), noise)
+    return u,posterior(s.item.groups, _with_one(u), y - u[s.users, -1], s.item.prior(), noise)
 
 def _mean_product(states, k):
     "Vectors of `k` factors whose products are nearest the mean of the samples' products (Eckart & Young 1936)"

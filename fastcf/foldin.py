@@ -9,6 +9,7 @@ __all__ = ['estimate_prior', 'Folded']
 
 # %% ../nbs/07_foldin.ipynb #3dd0b1b2
 from dataclasses import dataclass
+from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
@@ -62,7 +63,7 @@ def _row_posteriors(learn, is_item, max_rows, seed, noise=None):
     fit,slope = link_slope(raw, learn.model.y_range)
     slope = slope.clamp(min=1e-3 * slope.max())
     spread,noise = _gaussian_of(own),(r - fit).square().mean().clamp(min=1e-6) if noise is None else noise
-    groups = group_ratings(row.cpu(), col.cpu(), len(ids), len(vectors)).to(own.device)
+    groups = group_ratings(row.cpu(), col.cpu(), len(ids)).to(own.device)
     return ids,len(r),spread,noise,posterior(groups, vectors, (r - fit) / slope + raw - offsets[col], spread, slope.square() / noise, what='full')
 
 # %% ../nbs/07_foldin.ipynb #2cab36d2
@@ -124,11 +125,16 @@ class Folded:
         is_item:bool # Whether the new rows are items
     ):
         self.learn,self.ids,self.prior,self.is_item = learn,ids,prior,is_item
-        self.mean,self.cov = post.mean,post.cov()
+        self.mean,self._post = post.mean,post
         self.seen = torch.zeros(len(ids), len(prior.offsets), dtype=torch.bool)
 
     def __len__(self): return len(self.ids)
     def __repr__(self): return f"{len(self)} new {self.ids.name}{'' if len(self) == 1 else 's'} with {int(self.seen.sum())} ratings"
+
+    @cached_property
+    def cov(self):
+        "Covariances of the vectors [rows, k, k], made when first asked for"
+        return self._post.cov()
 
     @property
     def others(self):
@@ -206,10 +212,6 @@ def _tables_key(learn):
     "What changes when the tables do"
     return [(p.data_ptr(), p._version, float(p.detach()[[0, -1]].sum())) for p in learn.model.parameters()]
 
-def _tables_key(learn):
-    "What changes when the tables do"
-    return [(p.data_ptr(), p._version, float(p.detach()[[0, -1]].sum())) for p in learn.model.parameters()]
-
 def row_prior(
     learn:CFLearner, # A fitted learner
     is_item:bool=False # Of new items, or of new users
@@ -226,9 +228,9 @@ def _fold(learn, checked, is_item, prior=None):
     ids,rows,cols,values = checked
     if prior is None: prior = learn.priors[is_item].row_prior(learn, ids) if is_item in learn.priors else row_prior(learn, is_item)
     dev,cols_ = prior.vectors.device,torch.as_tensor(cols)
-    groups = group_ratings(rows, cols_, len(ids), len(prior.offsets)).to(dev)
+    groups = group_ratings(rows, cols_, len(ids)).to(dev)
     cols_,r = cols_.to(dev),torch.as_tensor(values).to(dev)
-    res = Folded(learn, ids, prior, posterior_link(groups, cols_, prior.vectors, prior.offsets[cols_], r, prior.gaussian, 1 / prior.noise, prior.y_range), is_item)
+    res = Folded(learn, ids, prior, posterior_link(groups, prior.vectors, prior.offsets[cols_], r, prior.gaussian, 1 / prior.noise, prior.y_range), is_item)
     res.seen[torch.as_tensor(rows), torch.as_tensor(cols)] = True
     return res
 
@@ -262,7 +264,7 @@ def _cov_of(learn, rows, is_item):
     keep = new[row.long()] >= 0
     row,col,dev = new[row.long()][keep],col[keep].long(),prior.vectors.device
     own = _design(learn.model, is_item)[2][rows.to(dev)]
-    g = group_ratings(row, col, len(rows), len(prior.offsets)).to(dev)
+    g = group_ratings(row, col, len(rows)).to(dev)
     row,col = row.to(dev),col.to(dev)
     slope = link_slope((own[row] * prior.vectors[col]).sum(1) + prior.offsets[col], prior.y_range)[1]
     return posterior(g, prior.vectors, torch.zeros_like(slope), prior.gaussian, slope.square() / prior.noise, what='full').cov(),prior

@@ -171,7 +171,7 @@ def predict(self:CFLearner,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame
     unknown:str='error', # What an id without training ratings gives: 'error' or 'nan'
-    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
+    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9; of samples, ask `learn.posterior.predict`
     return_std:bool=False # Add the standard deviation of a rating as a column
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
     "Predicted ratings for pairs of ids"
@@ -243,7 +243,6 @@ def recommend(self:CFLearner,
     users,k = _listed(users),_count('k', k)
     rows = torch.as_tensor(_known_rows(self, users, False, 'nan' if False in self.priors else 'error'))
     (c,out),device,tops = _choices(self, items, min_ratings),self.model.item_bias.weight.device,[]
-    complete = self._new_scorer(c.item) if self.priors else None
     complete = self._new_scorer(c.item) if self.priors else None
     for at in _blocks(torch.arange(len(rows)), len(out)):
         scores = score_all(self.model, rows[at].clamp(min=0).to(device)).float()

@@ -11,46 +11,44 @@ __all__ = ['group_ratings', 'Gaussian', 'posterior', 'posterior_link']
 from dataclasses import dataclass
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # %% ../nbs/07_posterior.ipynb #c33eb95a
 @dataclass
 class Groups:
-    "Ratings in groups of rows with about as many ratings each, longest first"
-    parts:list # Of each group: rows [g], positions of their ratings [g, l] and the columns these are of [g, l]; padding is `n` and `col_count`
-    empty:Tensor # Rows without ratings
-    row_count:int # Rows
-    col_count:int # Columns: rows of the other side
-    n:int # Ratings
+    "Ratings sorted by row"
+    order:Tensor # Of each rating as sorted, its place among those given [n]
+    cols:Tensor # Its column, the row of the other side [n]
+    starts:Tensor # Where the ratings of each row begin, and where the last end [rows + 1]
     def to(self,
-        device # Where the groups should live
-    ): # The groups there
-        "These groups on `device`"
-        return Groups([tuple(o.to(device) for o in p) for p in self.parts], self.empty.to(device), self.row_count, self.col_count, self.n)
+        device # Where they should live
+    ): # The ratings there
+        "These ratings on `device`"
+        return Groups(*(o.to(device) for o in (self.order, self.cols, self.starts)))
+
+    def rows(self):
+        "The row of each rating as sorted [n]"
+        return torch.repeat_interleave(self.starts.diff())
+
+    def slices(self,
+        row_count:int # Rows at a time, at most
+    ): # Of each slice: its rows and its ratings as slices, and the latter sorted
+        "The ratings of some rows after the other"
+        for s in range(0, max(1, len(self.starts) - 1), row_count):
+            starts = self.starts[s:s+row_count+1]
+            at = slice(int(starts[0]), int(starts[-1]))
+            yield slice(s, s + row_count),at,Groups(self.order[at], self.cols[at], starts - starts[0])
 
 # %% ../nbs/07_posterior.ipynb #834c8b0f
 def group_ratings(
     rows, # Row of each rating, int [n]
     cols, # Its column, the row of the other side, int [n]
-    row_count:int, # Rows
-    col_count:int, # Columns
-    ratio:float=1.25 # A group ends where rows are shorter than its longest by this factor
-) -> Groups: # The groups
-    "Group ratings by row, rows of about the same number of ratings together"
+    row_count:int # Rows
+) -> Groups: # The ratings by row
+    "Sort ratings by row"
     rows,cols = (torch.as_tensor(o).long() for o in (rows, cols))
-    order,counts = torch.argsort(rows, stable=True),torch.bincount(rows, minlength=row_count)
-    by = torch.argsort(counts, descending=True, stable=True)
-    start,lens,parts,i = counts.cumsum(0) - counts,counts[by],[],0
-    filled,neg = int((counts > 0).sum()),-lens # `neg` ascends, for searchsorted
-    while i < filled:
-        longest = int(lens[i])
-        j = min(filled, int(torch.searchsorted(neg, -longest / ratio + 1, right=True)))
-        j = max(j, int(torch.searchsorted(neg, -longest, right=True))) # all rows of one length stay together
-        at = start[by[i:j], None] + torch.arange(longest)
-        real = torch.arange(longest) < lens[i:j, None]
-        pos = torch.where(real, order[at.clamp(max=len(rows)-1)], len(rows))
-        parts.append((by[i:j], pos, torch.where(real, cols[pos.clamp(max=len(rows)-1)], col_count)))
-        i = j
-    return Groups(parts, by[filled:], row_count, col_count, len(rows))
+    order = torch.argsort(rows, stable=True)
+    return Groups(order, cols[order], F.pad(torch.bincount(rows, minlength=row_count).cumsum(0), (1, 0)))
 
 # %% ../nbs/07_posterior.ipynb #6665985d
 @dataclass
@@ -62,6 +60,12 @@ class Gaussian:
     def cov(self):
         "The covariance, [k, k] or [rows, k, k]"
         return torch.cholesky_inverse(cholesky(self.precision))
+
+    def of(self,
+        rows:slice # Some rows, g of them
+    ) -> tuple: # Means [k] or [g, k], precisions [k, k] or [g, k, k]
+        "Mean and precision of some rows"
+        return self.mean[rows] if self.mean.dim() == 2 else self.mean,self.precision[rows] if self.precision.dim() == 3 else self.precision
 
 # %% ../nbs/07_posterior.ipynb #940681bb
 def cholesky(
@@ -83,14 +87,20 @@ def cholesky(
     return res
 
 # %% ../nbs/07_posterior.ipynb #c46e6286
-def _slices(groups, k, budget):
-    "The groups, cut so that gathered vectors and matrices stay below `budget` numbers"
-    for rows,pos,cols in groups.parts:
-        step = max(1, budget // (k * (pos.shape[1] + 3*k)))
-        for s in range(0, len(rows), step): yield rows[s:s+step],pos[s:s+step],cols[s:s+step]
-    step = max(1, budget // (3*k*k))
-    none = torch.empty(0, dtype=torch.long, device=groups.empty.device)
-    for rows in groups.empty.split(step): yield rows,none.expand(len(rows), 0),none.expand(len(rows), 0)
+def _times(x, m): return (x[..., None, :] @ m)[..., 0, :] # a row as a row: as a column a batched product takes several times as long
+
+def _sums(g, table, weights):
+    "Of each row of `g`, the sum of its ratings' rows of `table` [columns, d] by their `weights` [n]"
+    if not len(g.cols): return table.new_zeros(len(g.starts) - 1, table.shape[1])
+    return F.embedding_bag(g.cols, table, g.starts, mode='sum', per_sample_weights=weights, include_last_offset=True)
+
+def _precision(g, vectors, weights, prior, cache=2**20):
+    "Precisions [rows, k, k] of the rows of `g`, whose ratings have `weights` [n]"
+    if len(g.cols) < len(vectors): vectors,g = vectors.index_select(0, g.cols),Groups(g.order, torch.arange(len(g.cols), device=g.cols.device), g.starts)
+    k = vectors.shape[1]
+    step = max(1, cache // max(1, vectors.numel()))
+    parts = [_sums(g, (vectors[:, :, None] * vectors[:, None, j:j+step]).flatten(1), weights).view(len(g.starts) - 1, k, -1) for j in range(0, k, step)]
+    return prior + (parts[0] if len(parts) == 1 else torch.cat(parts, 2))
 
 # %% ../nbs/07_posterior.ipynb #907fd57c
 def posterior(
@@ -105,20 +115,16 @@ def posterior(
 ): # As `what` says
     "What each row's ratings say of its vector (Salakhutdinov & Mnih 2008, equations 11 to 13)"
     k = vectors.shape[1]
-    pad = vectors.new_zeros(1)
-    vectors = torch.cat([vectors, vectors.new_zeros(1, k)])
-    alpha = torch.cat([torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(groups.n), pad])
-    pull = torch.cat([alpha[:-1] * targets, pad]) # [n+1]
-    each,own = prior.mean.dim() == 2,prior.precision.dim() == 3
-    mean = vectors.new_empty(groups.row_count, k)
-    full = vectors.new_empty(groups.row_count, k, k) if what == 'full' else None
-    for rows,pos,cols in _slices(groups, k, budget):
-        a = vectors[cols] # [g, l, k]
-        p0 = prior.precision[rows] if own else prior.precision.expand(len(rows), k, k)
-        p = torch.baddbmm(p0, a.mT * alpha[pos][:, None], a) # [g, k, k]
-        h = (p0 @ (prior.mean[rows] if each else prior.mean.expand(len(rows), k))[..., None]) + a.mT @ pull[pos][..., None] # [g, k, 1]
+    alpha = torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(len(groups.order)).index_select(0, groups.order)
+    pull,row_count = alpha * targets.index_select(0, groups.order),len(groups.starts) - 1
+    mean = vectors.new_empty(row_count, k)
+    full = vectors.new_empty(row_count, k, k) if what == 'full' else None
+    for rows,at,g in groups.slices(max(1, budget // (4*k*k))):
+        m,p0 = prior.of(rows)
+        p = _precision(g, vectors, alpha[at], p0) # [g, k, k]
+        h = _times(m, p0) + _sums(g, vectors, pull[at]) # [g, k]
         c = cholesky(p)
-        y = torch.linalg.solve_triangular(c, h, upper=False)
+        y = torch.linalg.solve_triangular(c, h[..., None], upper=False)
         if what == 'sample': y = y + torch.randn(y.shape, generator=generator, device=generator.device if generator else y.device, dtype=y.dtype).to(y.device)
         mean[rows] = torch.linalg.solve_triangular(c.mT, y, upper=True)[..., 0]
         if what == 'full': full[rows] = p
@@ -136,59 +142,63 @@ def link_slope(
     return s * width + y_range[0],s * (1 - s) * width
 
 # %% ../nbs/07_posterior.ipynb #2df49bc3
-def _energy(x, groups, vectors, offsets, ratings, prior, alpha, y_range):
-    "For each row, minus the logarithm of the posterior density of `x` [rows, k], up to a constant"
-    d = x - prior.mean
-    e = .5 * torch.einsum('rk,...kl,rl->r', d, prior.precision, d) if prior.precision.dim() == 2 else .5 * torch.einsum('rk,rkl,rl->r', d, prior.precision, d)
-    for rows,pos,cols in groups.parts:
-        raw = (vectors[cols.clamp(max=len(vectors)-1)] @ x[rows][..., None])[..., 0] + offsets[pos.clamp(max=groups.n-1)]
-        miss = (link_slope(raw, y_range)[0] - ratings[pos.clamp(max=groups.n-1)]).square() * alpha[pos.clamp(max=groups.n-1)]
-        e[rows] += .5 * miss.masked_fill(pos == groups.n, 0).sum(1)
-    return e
+def dots(
+    x:Tensor, # Vectors [rows, k]
+    rows:Tensor, # Rows of `x` [n]
+    y:Tensor, # Vectors of the other side [columns, k]
+    cols:Tensor # Rows of `y` [n]
+) -> Tensor: # [n]
+    "Products of pairs of vectors: all of them where a good part is wanted, else the vectors of each pair"
+    if len(x) * len(y) <= 32 * len(rows): return (x @ y.T).flatten().index_select(0, rows * len(y) + cols)
+    return torch.cat([(x.index_select(0, r) * y.index_select(0, c)).sum(1) for r,c in zip(rows.split(2**14), cols.split(2**14))])
+
+def _look(x, g, vectors, offsets, ratings, alpha, mean, prior, y_range):
+    "Minus the log density of `x` [rows, k] up to a constant [rows], its gradient [rows, k], and what the tangents weigh in the precision [n]"
+    pull,rows = _times(x - mean, prior),g.rows()
+    fit,slope = link_slope(dots(x, rows, vectors, g.cols) + offsets, y_range)
+    miss = alpha * (fit - ratings)
+    energy = (pull * (x - mean)).sum(1).index_add_(0, rows, miss * (fit - ratings)) / 2
+    return energy,pull + _sums(g, vectors, miss * slope),alpha * slope.square()
+
+# %% ../nbs/07_posterior.ipynb #adffda12
+def _newton(x, problem, steps=64):
+    "The most probable vectors [rows, k], walked to from `x`, and the tangents' weights there [n]"
+    g,vectors,prior,size = problem[0],problem[1],problem[6],x.new_ones(len(x))
+    now = _look(x, *problem)
+    for n in range(steps):
+        if n % 16 == 0: c = cholesky(_precision(g, vectors, now[2], prior))
+        d = torch.linalg.solve_triangular(c.mT, torch.linalg.solve_triangular(c, now[1][..., None], upper=False), upper=True)[..., 0]
+        size[(now[1] * d).sum(1) / 2 < 1e-4 + 1e-6 * now[0]] = 0 # there
+        if not size.any(): break
+        to = x - size[:, None] * d
+        new = _look(to, *problem)
+        better = new[0] <= now[0] * (1 + 1e-6)
+        masks = better[:, None],better,better[:, None],better[g.rows()]
+        x,*now = [torch.where(b, o, old) for b,o,old in zip(masks, (to, *new), (x, *now))]
+        size = torch.where(better, (2 * size).clamp(max=1), size / 2)
+    return x,now[2]
 
 # %% ../nbs/07_posterior.ipynb #a86a6122
-def _row_of(groups):
-    "The row of each rating [n]"
-    res = groups.empty.new_empty(groups.n + 1)
-    for rows,pos,_ in groups.parts: res[pos] = rows[:, None].expand(pos.shape)
-    return res[:-1]
-
 def posterior_link(
     groups:Groups, # Ratings by row
-    cols:Tensor, # Column of each rating [n]
     vectors:Tensor, # Vectors of the other side [columns, k]
     offsets:Tensor, # What is added to the product before the link [n]
     ratings:Tensor, # Ratings [n]
     prior:Gaussian, # Belief before the ratings
     noise_precision, # One over the variance of a rating: a number, or one a rating [n]
     y_range:tuple|None=None, # Of the sigmoid, or `None`: then one step is exact
-    what:str='full', # As for `posterior`
-    steps:int=8, # Gauss–Newton steps at most
-    generator:torch.Generator|None=None # Source of chance for 'sample'
+    what:str='full', # 'mean' [rows, k] or 'full', a `Gaussian` with precisions [rows, k, k]
+    start:Tensor|None=None, # Where to walk from [rows, k], by default the prior's mean
+    budget:int=2**25 # Numbers in memory at a time, beyond the result
 ): # As `what` says: mean the most probable vector, precision that of the tangents there (Laplace's approximation)
     "What each row's ratings say of its vector, with a sigmoid between score and rating"
-    if y_range is None: return posterior(groups, vectors, ratings - offsets, prior, noise_precision, what, generator)
-    alpha = torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(groups.n)
-    row,x = _row_of(groups),prior.mean.expand(groups.row_count, vectors.shape[1]).clone()
-    energy = lambda x: _energy(x, groups, vectors, offsets, ratings, prior, alpha, y_range)
-    def tangent(x): # targets and precisions of a linear problem that agrees at x
-        raw = (x[row] * vectors[cols]).sum(1)
-        fit,slope = link_slope(raw + offsets, y_range)
-        slope = slope.clamp(min=1e-3 * (y_range[1] - y_range[0]))
-        return raw + (ratings - fit) / slope,alpha * slope.square()
-    now = energy(x)
-    for _ in range(steps):
-        targets,weights = tangent(x)
-        to,scale = posterior(groups, vectors, targets, prior, weights) - x,x.new_ones(groups.row_count, 1)
-        for _ in range(6):
-            new = energy(x + scale * to)
-            if not (worse := new > now + 1e-6 * now.abs()).any(): break
-            scale[worse] /= 2
-        scale[new > now] = 0
-        x,new = x + scale * to,torch.minimum(new, now)
-        if (now - new).max() < 1e-5 * now.abs().max(): break
-        now = new
-    if what == 'mean': return x
-    targets,weights = tangent(x)
-    res = posterior(groups, vectors, targets, prior, weights, what, generator)
-    return Gaussian(x, res.precision) if what == 'full' else res
+    if y_range is None: return posterior(groups, vectors, ratings - offsets, prior, noise_precision, what, budget=budget)
+    k,row_count = vectors.shape[1],len(groups.starts) - 1
+    each = [o.index_select(0, groups.order) for o in (offsets, ratings, torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(len(groups.order)))]
+    mean = (prior.mean.expand(row_count, k) if start is None else start).clone()
+    full = vectors.new_empty(row_count, k, k) if what == 'full' else None
+    for rows,at,g in groups.slices(max(1, budget // (4*k*k))):
+        m,p0 = prior.of(rows)
+        mean[rows],weights = _newton(mean[rows], (g, vectors, *(o[at] for o in each), m, p0, y_range))
+        if what == 'full': full[rows] = _precision(g, vectors, weights, p0)
+    return Gaussian(mean, full) if what == 'full' else mean

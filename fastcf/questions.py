@@ -51,7 +51,7 @@ class SeenModel:
     ) -> Gaussian: # Habits of each row
         "What replies say of habits"
         rows,items = (torch.as_tensor(o).long() for o in (rows, items))
-        groups = group_ratings(rows, items, row_count, len(self.audiences))
+        groups = group_ratings(rows, items, row_count)
         return posterior(groups, self.audiences, torch.as_tensor(seen).float() - self.offsets[items], ifnone(prior, self.prior), 1 / self.noise[items], what='full')
 
     def probabilities(self,
