@@ -12,7 +12,7 @@ from dataclasses import dataclass,field
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from .posterior import Gaussian,cholesky,group_ratings,posterior
+from .posterior import Gaussian,cholesky,dots,group_ratings,posterior
 
 # %% ../nbs/08_sampler.ipynb #cb66e526
 @dataclass
@@ -88,7 +88,7 @@ class Side:
         priors:Priors, # Constants
         generator:torch.Generator # Source of chance
     ):
-        self.groups,self.n,self.k,self.priors,self.g = groups,groups.row_count,k,priors,generator
+        self.groups,self.n,self.k,self.priors,self.g = groups,len(groups.starts) - 1,k,priors,generator
         self.blocks = [Block(f.to(like), k, priors, generator) for f in blocks if f.shape[1]]
         self.x,self.mu = .1 * _randn(like, self.n, k, g=generator),like.new_zeros(k)
         self.lam,self.eye = 10 * torch.eye(k).to(like),torch.eye(k).to(like)
@@ -164,6 +164,17 @@ class Effect:
         self.levels = _randn(self.levels, len(self.levels), g=self.g) / self.precision**.5
 
 # %% ../nbs/08_sampler.ipynb #e5e7dbbd
+def _with_one(x): return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
+
+def products(
+    x:Tensor, # Vectors of users, the bias last [users, k]
+    users:Tensor, # Rows of users [n]
+    y:Tensor, # Vectors of items [items, k]
+    items:Tensor # Rows of items [n]
+) -> Tensor: # Products of the factors, plus both biases [n]
+    "What vectors say of some pairs"
+    return dots(torch.cat([x, torch.ones_like(x[:, :1])], 1), users, torch.cat([_with_one(y), y[:, -1:]], 1), items)
+
 @dataclass
 class State:
     "One sample: everything a prediction needs, for ratings of mean 0 and variance 1"
@@ -181,9 +192,8 @@ class State:
         codes=() # Of each effect, levels [n]; -1 for one not seen
     ) -> tuple: # Means [n], and variances of a rating around them [n]
         "What this sample says of some pairs"
-        u,v = self.users.index_select(0, users),self.items.index_select(0, items)
-        mean = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
-        var = 1 / (self.noise * self.user_noise[users] * self.item_noise[items])
+        mean = products(self.users, users, self.items, items)
+        var = 1 / (self.noise * self.user_noise.index_select(0, users) * self.item_noise.index_select(0, items))
         for c,b,p in zip(codes, self.levels, self.precisions):
             mean = mean + torch.where(c < 0, 0, b[c.clamp(min=0)])
             var = var + (c < 0) / p
@@ -213,8 +223,8 @@ class Sampler:
         self.y = (ratings - self.mean) / self.sd
         k,kw = factor_count + 1,dict(like=self.y, priors=self.priors, generator=self.g)
         u,i = self.users.cpu(),self.items.cpu()
-        self.user = Side(group_ratings(u, i, user_count, item_count).to(self.y.device), user_blocks, k, **kw)
-        self.item = Side(group_ratings(i, u, item_count, user_count).to(self.y.device), item_blocks, k, **kw)
+        self.user = Side(group_ratings(u, i, user_count).to(self.y.device), user_blocks, k, **kw)
+        self.item = Side(group_ratings(i, u, item_count).to(self.y.device), item_blocks, k, **kw)
         self.effects = [Effect(c, **kw) for c in effects]
         self.noise,self.user_noise,self.item_noise = 1.,self.y.new_ones(user_count),self.y.new_ones(item_count)
 
@@ -243,39 +253,39 @@ class Sampler:
                      [e.levels.clone() for e in self.effects], [e.precision for e in self.effects])
 
 # %% ../nbs/08_sampler.ipynb #107e9934
-def _with_one(x): return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
-
-def _row_noise(s, rows, count, squares):
+def _row_noise(s, groups, rows, squares):
     "A factor of the noise precision for each row, given squared residuals times their precision but for it [n]"
-    a,n = s.priors.noise_shape,torch.bincount(rows, minlength=count).cpu()
-    return _gamma(a + n / 2, a + s.y.new_zeros(count).index_add_(0, rows, squares).cpu() / 2, s.g).to(s.y)
+    a,n = s.priors.noise_shape,groups.starts.diff().cpu()
+    return _gamma(a + n / 2, a + s.y.new_zeros(len(n)).index_add_(0, rows, squares).cpu() / 2, s.g).to(s.y)
 
 @patch
 def fit(self:Sampler):
-    "What the present sample says of the ratings it is drawn from, without and with effects: [n], [n]"
-    u,v = self.user.x.index_select(0, self.users),self.item.x.index_select(0, self.items)
-    base = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
-    return base,sum((e.levels[e.codes] for e in self.effects), base)
+    "What the present sample says of the ratings it is drawn from [n]"
+    return products(self.user.x, self.users, self.item.x, self.items) + self._effects()
+
+@patch
+def _effects(self:Sampler):
+    "What the present sample adds for the levels of the ratings it is drawn from [n]"
+    return sum((e.levels.index_select(0, e.codes) for e in self.effects), torch.zeros_like(self.y))
 
 @patch
 def _precisions(self:Sampler):
     "The noise precision of each rating [n]"
-    return self.noise * self.user_noise[self.users] * self.item_noise[self.items]
+    return self.noise * self.user_noise.index_select(0, self.users) * self.item_noise.index_select(0, self.items)
 
 @patch
-def sweep(self:Sampler):
+def sweep(self:Sampler) -> float: # Mean squared error of the ratings it is drawn from, of variance 1
     "Draw everything once, each given all else"
-    u,i,noise = self.users,self.items,self._precisions()
-    base,full = self.fit()
-    y = self.y - (full - base) # less effects
-    self.user.draw(_with_one(self.item.x), y - self.item.x[i, -1], noise)
-    self.item.draw(_with_one(self.user.x), y - self.user.x[u, -1], noise)
-    miss = self.y - self.fit()[1]
+    y,noise = self.y - self._effects(),self._precisions()
+    for own,other,cols in ((self.user, self.item, self.items), (self.item, self.user, self.users)):
+        own.draw(_with_one(other.x), y - other.x[:, -1].index_select(0, cols), noise)
+    miss = self.y - self.fit()
     for e in self.effects:
-        miss = miss + e.levels[e.codes]
+        miss = miss + e.levels.index_select(0, e.codes)
         e.draw(miss, noise)
-        miss = miss - e.levels[e.codes]
+        miss = miss - e.levels.index_select(0, e.codes)
     self._draw_noise(miss)
+    return float(miss.square().mean())
 
 @patch
 def _draw_noise(self:Sampler,
@@ -284,10 +294,10 @@ def _draw_noise(self:Sampler,
     "New noise precisions"
     u,i,sq = self.users,self.items,miss.square()
     if self.priors.noise_shape is not None:
-        self.user_noise = _row_noise(self, u, len(self.user_noise), self.noise * self.item_noise[i] * sq)
-        self.item_noise = _row_noise(self, i, len(self.item_noise), self.noise * self.user_noise[u] * sq)
+        self.user_noise = _row_noise(self, self.user.groups, u, self.noise * self.item_noise.index_select(0, i) * sq)
+        self.item_noise = _row_noise(self, self.item.groups, i, self.noise * self.user_noise.index_select(0, u) * sq)
     shape,rate = self.priors.noise
-    self.noise = float(_gamma(shape + len(miss) / 2, rate + (self.user_noise[u] * self.item_noise[i] * sq).sum() / 2, self.g))
+    self.noise = float(_gamma(shape + len(miss) / 2, rate + (self._precisions() * sq).sum() / self.noise / 2, self.g))
 
 # %% ../nbs/08_sampler.ipynb #ac4aa547
 def rated_by(
@@ -331,4 +341,4 @@ def draw_prior(self:Sampler):
 @patch
 def draw_ratings(self:Sampler):
     "Draw the ratings, given everything else"
-    self.y = self.fit()[1] + _randn(self.y, len(self.y), g=self.g) / self._precisions().sqrt()
+    self.y = self.fit() + _randn(self.y, len(self.y), g=self.g) / self._precisions().sqrt()

@@ -2,7 +2,10 @@
 import math
 import numpy as np, pandas as pd, pytest, torch
 from scipy import stats
-from fastcf.bayes import ALS, Gibbs, _crps, _log_score, _quantile, effective_size, split_rhat
+from fastcf.engines import ALS, Gibbs
+from fastcf.intervals import _crps, _log_score, _quantile, effective_size, split_rhat
+from fastai.callback.core import Callback
+from fastcf.callbacks import EmbeddingStats
 from fastcf.data import UnknownIdError, simulate_ratings
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
@@ -161,6 +164,23 @@ def test_a_sampler_carries_on_from_a_gradient_fit_and_the_other_way(dls):
     quiet(learn, 1, None, lr=1e-4)
     assert learn.validate()[1] == pytest.approx(after, abs=.03)
 
+class Norms(Callback):
+    "Mean norm of the users' factors after each epoch, before validation could be in the way"
+    order = 200
+    def before_fit(self): self.seen = []
+    def after_epoch(self): self.seen.append(float(self.model.user_weight.weight.norm(dim=1).mean()))
+
+@pytest.mark.parametrize('make', [lambda: Gibbs(burn_in=2, seed=0), ALS])
+@pytest.mark.parametrize('first', [True, False])
+def test_statistics_of_the_tables_follow_the_sweeps(dls, make, first):
+    stats,norms,engine = EmbeddingStats(),Norms(),make()
+    quiet(cf_learner(dls, 3, seed=0), 5, [norms, *([stats, engine] if first else [engine, stats])])
+    df = stats.stats
+    got = df[(df.table == 'user_weight') & (df.statistic == 'norm_mean')].drop_duplicates('epoch', keep='last')
+    assert got.epoch.tolist() == [0, 1, 2, 3, 4, 5] and len(set(got.value.round(6))) == 6
+    np.testing.assert_allclose(got.value[1:], norms.seen, rtol=1e-5)
+    assert {'user_weight', 'item_weight', 'user_bias', 'item_bias'} <= set(df.table) and np.isfinite(df.value).all()
+
 def test_als_never_raises_its_objective(dls):
     for y_range in (None, (0., 6.)):
         learn = cf_learner(dls, 4, y_range=y_range, seed=0)
@@ -273,5 +293,6 @@ def test_simulation_based_calibration():
 
 def known(s):
     "Quantities that no rotation or sign changes"
-    base,full = s.fit()
+    full = s.fit()
+    base = full - s._effects()
     return np.array([s.noise, float(base[0]), float(full[3]), float(s.user.lam[-1, -1]), s.user.blocks[0].precision, float(s.item_noise[0]), s.effects[0].precision])

@@ -4,7 +4,8 @@ from hypothesis import given, settings, strategies as st
 from fastcf.data import RatingsError, UnknownIdError
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
-from fastcf.posterior import Gaussian, cholesky, estimate_prior, group_ratings, link_slope, posterior, posterior_link
+from fastcf.foldin import estimate_prior
+from fastcf.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, posterior_link
 
 def plain(rows, cols, y, v, m, lam, alpha, row_count):
     "Means and precisions, one row at a time, in float64"
@@ -27,8 +28,8 @@ f32 = lambda o: torch.as_tensor(np.asarray(o), dtype=torch.float32)
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 60), st.integers(1, 6), st.integers(0, 10**6), st.sampled_from([2**25, 200, 1]))
 def test_kernel_is_the_plain_posterior(row_count, col_count, n, k, seed, budget):
     rows,cols,y,v,m,lam,alpha = problem(row_count, col_count, n, k, seed)
-    g = group_ratings(rows, cols, row_count, col_count)
-    assert sorted(torch.cat([*(p[0] for p in g.parts), g.empty]).tolist()) == list(range(row_count))
+    g = group_ratings(rows, cols, row_count)
+    assert (g.rows().numpy() == np.sort(rows)).all() and (g.cols.numpy() == cols[g.order]).all()
     got = posterior(g, f32(v), f32(y), Gaussian(f32(m), f32(lam)), f32(alpha), what='full', budget=budget)
     mean,prec = plain(rows, cols, y, v, m, lam, alpha, row_count)
     assert np.allclose(got.precision, prec, rtol=1e-4, atol=1e-4) and np.allclose(got.mean, mean, rtol=1e-3, atol=1e-4 * np.abs(mean).max() + 1e-4)
@@ -36,7 +37,7 @@ def test_kernel_is_the_plain_posterior(row_count, col_count, n, k, seed, budget)
 def test_samples_have_the_posteriors_mean_and_covariance():
     rows,cols,y,v,m,lam,alpha = problem(1, 5, 7, 3, 1)
     many = 20_000
-    g = group_ratings(np.repeat(np.arange(many), 7), np.tile(cols, many), many, 5)
+    g = group_ratings(np.repeat(np.arange(many), 7), np.tile(cols, many), many)
     x = posterior(g, f32(v), f32(np.tile(y, many)), Gaussian(f32(m[0]), f32(lam)), f32(np.tile(alpha, many)), what='sample', generator=torch.Generator().manual_seed(0))
     mean,prec = plain(rows, cols, y, v, m, lam, alpha, 1)
     cov = np.linalg.inv(prec[0])
@@ -47,8 +48,8 @@ def test_link_finds_the_brute_force_optimum():
     from scipy.optimize import minimize
     rows,cols,_,v,m,lam,_ = problem(6, 8, 50, 3, 4)
     off,y,yr = np.random.default_rng(0).normal(size=50) * .5,np.random.default_rng(1).uniform(1, 5, 50),(.5, 5.5)
-    g = group_ratings(rows, cols, 6, 8)
-    got = posterior_link(g, torch.tensor(cols), f32(v), f32(off), f32(y), Gaussian(f32(m[0]), f32(lam)), 2., yr, what='mean', steps=50)
+    g = group_ratings(rows, cols, 6)
+    got = posterior_link(g, f32(v), f32(off), f32(y), Gaussian(f32(m[0]), f32(lam)), 2., yr, what='mean')
     for r in range(6):
         a,o,t = v[cols[rows == r]],off[rows == r],y[rows == r]
         loss = lambda x: .5 * (x - m[0]) @ lam @ (x - m[0]) + np.square(.5 + 5 / (1 + np.exp(-(a @ x + o))) - t).sum()
