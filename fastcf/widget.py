@@ -8,7 +8,7 @@ Docs: https://fastcf.github.io/fastcf/widget.html.md"""
 __all__ = []
 
 # %% ../nbs/10_widget.ipynb #5a1e0303
-import zlib
+import threading,zlib
 from html import escape
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ def _rating_choices(ratings):
 
 # %% ../nbs/10_widget.ipynb #5a1e0c0c
 _OWN_KEYS = "(e => setTimeout(() => (e.closest ? e : e[0]).closest('.fastcf-interview')?.addEventListener('keydown', k => k.ctrlKey || k.metaKey || k.shiftKey || k.stopPropagation())))(element)"
+_LOCK = threading.RLock() # JupyterLab sends clicks to several threads of the kernel
 _UNSEEN,_SKIP = ("Haven't seen", 'unseen'),('Skip', 'skip')
 
 def _title(row, name):
@@ -57,7 +58,8 @@ class _Card:
         self.reply.description = ' '.join(str(row[c]) for c in ('title', 'year') if c in row) or str(self.id)
 
     def _said(self, change):
-        if change.new is not None and not self.view.busy: self.view.said(self.id, self.reply.value)
+        with _LOCK: # waits for a page that is just being drawn
+            if change.new is not None and not self.view.busy: self.view.said(self.id, self.reply.options[change.new][1])
 
 # %% ../nbs/10_widget.ipynb #5a1e1111
 def _replied(interview):
@@ -111,7 +113,7 @@ class _View:
         self.cards = [_Card(w, self) for _ in range(interview.page_size)]
         self.head,self.side,self.end = w.HTML(),w.HTML(),w.HTML()
         self.undo,self.next = w.Button(description='Undo', icon='undo'),w.Button(button_style='primary')
-        self.undo.on_click(lambda _: interview.undo())
+        self.undo.on_click(lambda _: self.back())
         self.next.on_click(lambda _: self.turn())
         part = lambda name, *children: (lambda box: (box.add_class(f'fastcf-{name}'), box)[1])(w.Box(children))
         self.grid = part('cards', *(c.box for c in self.cards))
@@ -133,26 +135,39 @@ def said(self:_View, item, value):
 @patch
 def turn(self:_View):
     "Go on to the next page, with the keyboard's focus on its first card"
-    iv = self.interview
-    if _replied(iv).keys() & set(iv.open_page): iv.answer({})
-    else: iv.skip()
-    if iv.open_page: self.cards[0].reply.focus()
+    with _LOCK:
+        iv = self.interview
+        if not iv.open_page: return
+        if _replied(iv).keys() & set(iv.open_page): iv.answer({})
+        else: iv.skip()
+        if iv.open_page: self.cards[0].reply.focus()
+
+@patch
+def back(self:_View):
+    "Undo, if there is something left to undo"
+    with _LOCK:
+        if any(what != 'page' for what,_ in self.interview.log): self.interview.undo()
 
 # %% ../nbs/10_widget.ipynb #5a1e1717
 @patch
 def draw(self:_View):
     "Show what the interview says now"
-    if self.busy: return
-    self.busy,iv = True,self.interview
-    try:
-        page,said = iv.next_page(),_replied(iv)
-        rows = [] if page is None else page.to_dict('records')
-        for c,row in zip(self.cards, rows): c.ask(row, self.name, said.get(row[self.name]))
-        self.grid.children = [c.box for c in self.cards[:len(rows)]]
-        self.head.value = _head(iv, said)
-        self._buttons(said)
-        self._recommend(page is None)
-    finally: self.busy = False
+    with _LOCK:
+        if self.busy: return
+        self.busy = True
+        try: self._draw()
+        finally: self.busy = False
+
+@patch
+def _draw(self:_View):
+    iv = self.interview
+    page,said = iv.next_page(),_replied(iv)
+    rows = [] if page is None else page.to_dict('records')
+    for c,row in zip(self.cards, rows): c.ask(row, self.name, said.get(row[self.name]))
+    self.grid.children = [c.box for c in self.cards[:len(rows)]]
+    self.head.value = _head(iv, said)
+    self._buttons(said)
+    self._recommend(page is None)
 
 @patch
 def _buttons(self:_View, said):

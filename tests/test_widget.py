@@ -193,7 +193,9 @@ def test_in_jupyterlab(page, axe):
     assert page.evaluate("document.activeElement === document.querySelectorAll('.fastcf-card select')[2]")
     page.keyboard.press('4')
     first.get_by_text('3 of 8 answered').wait_for()
-    page.keyboard.press('ArrowUp'); page.keyboard.press('Tab'); page.keyboard.press('h')
+    page.keyboard.press('ArrowUp')
+    page.wait_for_function("document.querySelectorAll('.fastcf-interview')[1].querySelectorAll('select')[2].value === '3 stars'")
+    page.keyboard.press('Tab'); page.keyboard.press('h')
     first.get_by_text('4 of 8 answered').wait_for()
     look(page, 'keyboard')
     assert chosen(first, 2) == '3 stars' and chosen(first, 3) == "Haven't seen"
@@ -241,6 +243,15 @@ def test_titles_are_text_in_the_browser(page):
     assert page.evaluate("document.querySelectorAll('.fastcf-interview :is(script, b b, img), .fastcf-poster b').length") == 0
     shown = ' '.join(page.locator('.fastcf-poster, .fastcf-side').all_text_contents())
     assert '<' in shown and [w for w in page.wrong if 'dialog' in w] == []
+
+def test_quick_fingers(page):
+    "Clicks that arrive while the page is being drawn, in another thread of the kernel, are not lost"
+    first = page.locator('.fastcf-interview').nth(0)
+    first.locator('.fastcf-card select').nth(4).focus()
+    for key in ('1', 'Tab', '2', 'Tab', '3', 'Tab', '4'): page.keyboard.press(key)
+    first.get_by_text('7 of 8 answered').wait_for()
+    got,log = replies(page)
+    assert [got[i] for i in log[0][1][4:]] == [1, 2, 3, 4]
 
 def test_to_the_end(page):
     first = page.locator('.fastcf-interview').nth(0)
