@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
-from .coldstart import expected_ratings,rating_variance
+from .coldstart import expected_ratings,fold_in_prior,rating_variance
 from .data import Vocab,check_ratings,id_repr
 from .learner import CFLearner
 from .posterior import Gaussian
@@ -164,8 +164,11 @@ def explain(self:Interview,
     rows = self.catalog.item.rows(ids)
     habits = None if self.habits is None else Gaussian(self.habits.mean.expand(n + 1, -1), self.habits.precision.expand(n + 1, -1, -1))
     without,reply = np.nonzero(~np.eye(n, dtype=bool))
-    b = self.teach.beliefs(np.concatenate([without, np.full(n, n)]), rows[np.concatenate([reply, np.arange(n)])], ratings[np.concatenate([reply, np.arange(n)])], n + 1, habits)
-    p = expected_ratings(b.taste, self.teach.base, torch.arange(n + 1), torch.full((n + 1,), at))
+    row,said = np.concatenate([without, np.full(n, n)]),np.concatenate([reply, np.arange(n)])
+    rated,t = ~np.isnan(ratings[said]),self.teach
+    prior = t.prior(t.seen.posterior(row, rows[said], rated, n + 1, habits))
+    taste = fold_in_prior(prior, t.base, row[rated], rows[said[rated]], ratings[said[rated]])
+    p = expected_ratings(taste, t.base, torch.arange(n + 1), torch.full((n + 1,), at))
     res = _frame(self, rows, reply=ratings, effect=(p[-1] - p[:-1]).numpy())
     return res.sort_values('effect', key=abs, ascending=False, ignore_index=True)
 
