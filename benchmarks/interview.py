@@ -1,6 +1,6 @@
 """How long one waits for an interview among 100,000 items, on one core.
 
-`python -m benchmarks.interview` prints seconds (the median of pages) for each step of a page of twenty: taking the replies and choosing
+`python -m benchmarks.interview` prints seconds of processor time (the median of pages) for each step of a page of twenty: taking the replies and choosing
 the next page, recommending, one click in the widget, saying how far one is; beside it, in the same run, the list of popular items, which
 learns nothing from the replies. The aim is 0.2 s for the reply and the next page.
 """
@@ -22,7 +22,7 @@ def fitted():
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 5e-3)
     return learn
 
-def took(f): t = time.perf_counter(); f(); return time.perf_counter() - t
+def took(f): t = time.process_time(); f(); return time.process_time() - t
 
 def replied(page, rng): return {i: int(rng.integers(1, 6)) if rng.random() < .5 else None for i in page.iloc[:, 0].tolist()}
 
