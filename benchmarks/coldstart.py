@@ -7,8 +7,9 @@ Koren & Lempel (2011, doi:10.1145/1935826.1935910) in its simple form. `closed` 
 Items: a fifth of them is cold; what n ratings say alone, what metadata say alone, and both.
 """
 import numpy as np, pandas as pd, torch
-from fastcf.coldstart import MetadataPrior, ProxyQuestions, expected_ratings, fold_in_prior
-from fastcf.data import ColdItemSplitter, Vocab, load_ml100k
+from fastcf.coldstart import MetadataPrior, ProxyQuestions, expected_ratings
+from fastcf.curves import _Arrivals, first_ratings
+from fastcf.data import ColdItemSplitter, ColdUserSplitter, Vocab, load_ml100k
 from fastcf.demo import clipped_rmse
 from fastcf.interview import simulate_interview
 from fastcf.learner import cf_learner
@@ -122,32 +123,133 @@ def until(questions, rmse, goal):
     q = np.linspace(0, questions.max(), 601)
     return q[np.argmax(np.interp(q, questions, rmse) <= goal)]
 
-def items_table(ml):
+# --- new items, and priors from metadata
+
+def cold_items(ml, seed):
+    "Ratings of known items; of cold ones, those that come first, in an order, and those of the test"
+    train, cold = (ml.ratings.iloc[o] for o in ColdItemSplitter(.2, seed=seed)(ml.ratings))
+    cold = cold[cold.user.isin(train.user)]
+    can = np.random.default_rng(seed).random(len(cold)) < .5
+    return train, cold[can], cold[~can]
+
+def best_constant(train, test):
+    "RMSE of each user's mean, drawn towards that of all: of several pulls the best on the test, which favours it"
+    g, mean = train.groupby('user').rating, train.rating.mean()
+    return min(clipped_rmse(test.user.map((g.sum() + p * mean) / (g.size() + p)), test.rating) for p in (0, 2, 5, 10, 20))
+
+def engines_table(ml):
+    "Metadata alone, before the first rating: the two engines, for users and for items"
     rows = []
     for seed in range(SEEDS):
-        split = ColdItemSplitter(.2, seed=seed)
-        train, cold = (ml.ratings.iloc[o] for o in split(ml.ratings))
+        for side,(train,_,test) in (('users', cold_users(ml)), ('items', cold_items(ml, seed))):
+            is_item = side == 'items'
+            learn = fitted(train, ml, seed, valid_pct=.02)
+            test = test[test.item.isin(learn.dls.catalog.item.ids)] if not is_item else test
+            plain = best_constant(train, test) if is_item else clipped_rmse(test.item.map(train.groupby('item').rating.mean()), test.rating)
+            rows.append((side, 'best constant of each user' if is_item else 'item means', seed, plain, np.nan, np.nan))
+            priors = {e: MetadataPrior(learn, is_item, engine=e, seed=seed) for e in ('linear', 'tabular')}
+            res = first_ratings(learn, test[:0], test, priors, is_item, counts=(0,), seed=seed)
+            rows += [(side, o.start, seed, o.rmse, o.log_score, o.coverage) for o in res.itertuples()]
+    df = pd.DataFrame(rows, columns=['side', 'start', 'seed', 'rmse', 'log_score', 'coverage'])
+    print('\nMetadata alone:\n' + pd.DataFrame({v: spread(df, ['side', 'start'], v) for v in ('rmse', 'log_score', 'coverage')}).to_string())
+    wide = df.pivot_table(index='seed', columns=['side', 'start'], values=['rmse', 'log_score'])
+    for side in ('users', 'items'): print(f'{side}, tabular less linear, by seed: RMSE', (wide.rmse[side].tabular - wide.rmse[side].linear).round(4).tolist(), 'log score', (wide.log_score[side].tabular - wide.log_score[side].linear).round(4).tolist())
+
+def squares(new, g, base):
+    "Squared errors of the clipped predictions of the test"
+    return (expected_ratings(g, base, *new.at).numpy().clip(1, 5) - new.test.rating.to_numpy())**2
+
+def paired(d, rows):
+    "Mean of the differences `d`, and its standard error where those of a row go together"
+    sums, n = np.bincount(rows, d - d.mean()), len(d)
+    return d.mean(), np.sqrt((sums**2).sum()) / n
+
+def items_table(ml):
+    "What n ratings say alone, what metadata say alone, and both; the differences are paired over the ratings of the test, by item"
+    rows, diffs = [], {}
+    for seed in range(SEEDS):
+        train, said, test = cold_items(ml, seed)
         learn = fitted(train, ml, seed, valid_pct=.02)
-        can = np.random.default_rng(seed).random(len(cold)) < .5
-        users = learn.dls.catalog.user
-        said, test = (cold[o & cold.user.isin(users.ids)] for o in (can, ~can))
-        said = said.sample(frac=1, random_state=seed)
-        said, ids = said.assign(n=said.groupby('item').cumcount()), Vocab(cold.item)
-        prior, genres, at = MetadataPrior(learn, is_item=True), ProxyQuestions(learn, 'genres'), (ids.rows(test.item), users.rows(test.user))
-        starts = {'item alone': Gaussian(prior.base.gaussian.mean.expand(len(ids), -1), prior.base.gaussian.precision.expand(len(ids), -1, -1)), 'metadata, then both': prior.prior(ml.items, ids.ids), 'genres, then both': genres.prior(ml.items, ids.ids)}
-        rows.append((seed, 'mean of each user', 0, clipped_rmse(test.user.map(train.groupby('user').rating.mean()), test.rating)))
+        new = _Arrivals(learn, said, test, True, seed)
+        priors = {'genres': ProxyQuestions(learn, 'genres', seed=seed), 'metadata': MetadataPrior(learn, True, seed=seed)}
+        base, same = priors['metadata'].base, MetadataPrior(learn, True, ml.items[['item']], seed=seed).prior(ids=new.ids.ids) # no metadata, weighed alike
+        starts = {name: p.prior(ids=new.ids.ids) for name,p in priors.items()}
+        rows.append((seed, 'best constant of each user', 0, best_constant(train, test)))
+        rows += [(seed, f'{name} alone', 0, squares(new, g, base).mean()**.5) for name,g in starts.items()]
         for n in COUNTS:
-            s = said[said.n < n]
+            alone = squares(new, new.after(same, base, n), base)
+            rows.append((seed, 'item alone', n, alone.mean()**.5))
             for name,g in starts.items():
-                g = fold_in_prior(g, prior.base, ids.rows(s.item), users.rows(s.user), s.rating)
-                rows.append((seed, name, n, clipped_rmse(expected_ratings(g, prior.base, *at), test.rating)))
+                blend, proxy = squares(new, new.after(g, base, n), base), squares(new, g, base)
+                rows.append((seed, f'{name}, then both', n, blend.mean()**.5))
+                better = min(alone, proxy, key=np.mean)
+                diffs.setdefault((name, n), []).append((blend - better, new.at[0].numpy() + 10_000 * seed))
     df = pd.DataFrame(rows, columns=['seed', 'start', 'ratings', 'rmse'])
-    print('\nCold items, RMSE after the first ratings:\n' + spread(df, ['start', 'ratings'], 'rmse').unstack('ratings').to_string(na_rep=''))
+    print('\nCold items, RMSE after the first ratings:\n' + spread(df, ['start', 'ratings'], 'rmse').unstack('ratings').reindex(index=df.start.unique()).to_string(na_rep=''))
+    res = [(name, n, *paired(*map(np.concatenate, zip(*o)))) for (name,n),o in diffs.items()]
+    t = pd.DataFrame(res, columns=['start', 'ratings', 'difference', 'standard_error']).assign(holds=lambda o: o.difference <= o.standard_error)
+    print('\nSquared error of both less that of the better of proxy alone and item alone, all seeds:\n' + t.sort_values(['start', 'ratings']).to_string(index=False, float_format='%.4f'))
+
+# --- who rates what: the same priors on the table of seen and not seen
+
+def seen_learner(train, ml, seed):
+    "A learner of who rated what: every pair of the training table, 0 or, so that a busy user counts no more than others, one over the root of the user's ratings"
+    u, i = np.sort(train.user.unique()), np.sort(train.item.unique())
+    table = np.zeros((len(u), len(i)), 'float32')
+    table[np.searchsorted(u, train.user), np.searchsorted(i, train.item)] = 1
+    table *= np.sqrt(table.sum() / len(u) / table.sum(1, keepdims=True))
+    df = pd.DataFrame(dict(user=np.repeat(u, len(i)), item=np.tile(i, len(u)), rating=table.ravel()))
+    dls = CFDataLoaders.from_df(df, valid_pct=.01, seed=seed + 1, items=ml.items, users=ml.users, bs=4096, device='cpu')
+    learn = cf_learner(dls, factor_count=20, seed=seed)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(6, 1e-2)
+    return learn
+
+def hits(scores, rows, cols, groups):
+    "Of test pairs, ranked among all columns: per group (a user) the mean of HR@10 and of NDCG@10"
+    at = scores[rows, cols]
+    rank = (scores[rows] > at[:, None]).sum(1) + (scores[rows] == at[:, None]).sum(1) / 2 + .5 # ties at their middle
+    hit = rank <= 10
+    return pd.DataFrame(dict(hr=hit, ndcg=hit / np.log2(rank + 1))).groupby(groups).mean()
+
+def ranking_table(ml):
+    "HR@10 and NDCG@10 of what somebody rated, each rating ranked among all candidates, mean over users"
+    parts = {}
+    def add(side, name, seed, res): parts.setdefault((side, name), []).append(res.assign(seed=seed))
+    for seed in range(SEEDS):
+        other = tuple(ml.ratings.iloc[o] for o in ColdUserSplitter(.25, seed=seed)(ml.ratings))
+        for side,(train,test) in (('235 cold users', cold_users(ml)[::2]), ('a quarter of the users, by seed', other)):
+            seen = seen_learner(train, ml, seed)
+            c = seen.dls.catalog
+            test = test[test.item.isin(c.item.ids)]
+            ids = Vocab(test.user)
+            rows, cols = ids.rows(test.user), c.item.rows(test.item)
+            p, rated = MetadataPrior(seen, seed=seed), MetadataPrior(fitted(train, ml, seed, valid_pct=.02), seed=seed)
+            pop = train.item.value_counts().reindex(c.item.ids).to_numpy()
+            for name,s in (('popularity', np.tile(pop, (len(ids), 1))), ('metadata: who rates what', expected_ratings(p.prior(ids=ids.ids), p.base).numpy()), ('metadata: expected rating', expected_ratings(rated.prior(ids=ids.ids), rated.base).numpy())):
+                add(side, name, seed, hits(s, rows, cols, test.user.to_numpy()))
+        train, said, test = cold_items(ml, seed)
+        seen, cold = seen_learner(train, ml, seed), pd.concat([said, test])
+        ids, users = Vocab(cold.item), seen.dls.catalog.user
+        rows, cols = users.rows(cold.user), ids.rows(cold.item)
+        p = MetadataPrior(seen, True, seed=seed)
+        s = expected_ratings(p.prior(ids=ids.ids), p.base).numpy().T
+        later = cold.item.value_counts().reindex(ids.ids).to_numpy()
+        for name,o in (('popularity: all have none, so in any order', np.random.default_rng(seed).random(s.shape)), ('popularity as metadata foretell it', np.tile(s.mean(0), (len(s), 1))), ('metadata: who rates what', s), ('popularity that they will have', np.tile(later, (len(s), 1)))):
+            add('a fifth of the items, among themselves', name, seed, hits(o, rows, cols, cold.user.to_numpy()))
+    base = {side: pd.concat(o).reset_index(names='who') for (side,name),o in parts.items() if name.split(':')[0] == 'popularity'}
+    out = []
+    for (side,name),o in parts.items():
+        o = pd.concat(o).reset_index(names='who')
+        d = o.hr.to_numpy() - base[side].hr.to_numpy()
+        out.append((side, name, o.hr.mean(), o.ndcg.mean(), *paired(d, o.who.to_numpy())))
+    print('\nHR@10 and NDCG@10 without any rating; beside popularity, paired over users:\n' + pd.DataFrame(out, columns=['test', 'ranked by', 'HR@10', 'NDCG@10', 'HR@10 more', 'standard error']).to_string(index=False, float_format='%.4f'))
 
 def main():
     torch.set_num_threads(1)
     ml = load_ml100k()
     users_table(ml)
+    engines_table(ml)
     items_table(ml)
+    ranking_table(ml)
 
 if __name__ == '__main__': main()

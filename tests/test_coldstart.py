@@ -1,10 +1,12 @@
 "Priors from metadata and proxies: against plain computations, on data whose truth is known, and at the edges"
 import numpy as np, pandas as pd, pytest, torch
-from fastcf.coldstart import MetadataPrior, ProxyQuestions, _held_out, _ridge, answer_proxies, expected_ratings, fold_in_prior, proxies, proxy_weight, rating_variance
+from fastcf.coldstart import MetadataPrior, ProxyQuestions, answer_proxies, expected_ratings, fold_in_prior, proxies, proxy_weight, rating_variance
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
-from fastcf.posterior import Gaussian, estimate_prior
+from fastcf.foldin import estimate_prior
+from fastcf.posterior import Gaussian
 from fastcf.data import simulate_ratings
+from fastcf.priors import _held_out, _parts, _ridge
 
 @pytest.fixture(scope='module')
 def town():
@@ -43,7 +45,7 @@ def test_metadata_that_matters_is_found(town, is_item):
     assert error(p, cold, is_item, g, ids) < error(p, cold, is_item, same(p, len(ids)), ids) - .05
     assert torch.linalg.eigvalsh(g.precision).min() > 0
     trace = lambda c: (c * (p.base.vectors.T @ p.base.vectors)).sum()
-    assert trace(p.ridge.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
+    assert trace(p.model.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
 
 def test_metadata_without_meaning_changes_little(town):
     noise = town['users'].assign(city=np.random.default_rng(1).permutation(['a', 'b', 'c'] * 100))
@@ -51,7 +53,7 @@ def test_metadata_without_meaning_changes_little(town):
     df,ids = town['df'],list(range(240, 300))
     cold = df[(df.user >= 240) & (df.item < 160)]
     assert abs(error(p, cold, False, p.prior(noise, ids), ids) - error(p, cold, False, same(p, 60), ids)) < .03
-    assert p.ridge.strength >= 10
+    assert p.model.strength >= 10
 
 def test_intervals_hold(town):
     df,ids = town['df'],list(range(240, 300))
@@ -88,19 +90,22 @@ def test_new_items_start_from_proxies_and_become_themselves(town):
         before = w.mean()
     assert before < .5
 
-def test_ridge_is_the_plain_one():
+@pytest.mark.parametrize('even', [True, False])
+def test_ridge_is_the_plain_one(even):
     g = torch.Generator().manual_seed(0)
-    f,x = torch.randn(30, 6, generator=g),torch.randn(30, 3, generator=g)
-    fm,xm,ws,val,vec = _ridge(f, x, [.1, 10.])
-    fc = (f - f.mean(0)).double()
-    for s,w in zip([.1, 10.], ws):
-        plain = torch.linalg.solve(fc.T @ fc + s * torch.eye(6, dtype=torch.float64), fc.T @ (x - x.mean(0)).double())
-        torch.testing.assert_close(w.double(), plain, atol=1e-5, rtol=1e-4)
-    e = _held_out(f, x, [.1], 30, 0)[0]
-    i = 7
-    a = torch.arange(30) != i
-    fm,xm,(w,),_,_ = _ridge(f[a], x[a], [.1])
-    torch.testing.assert_close(e[i], x[i] - xm - (f[i] - fm) @ w)
+    f,x,w = torch.randn(30, 6, generator=g),torch.randn(30, 3, generator=g),torch.ones(30) if even else torch.rand(30, generator=g) * 9
+    def plain(f, x, w, s):
+        w = (w / w.mean()).double()
+        fm,xm = ((w[:, None] * o).mean(0) for o in (f.double(), x.double()))
+        W = torch.diag(w)
+        return fm,xm,torch.linalg.solve((f - fm).T @ W @ (f - fm) + s * torch.eye(6, dtype=torch.float64), (f - fm).T @ W @ (x - xm))
+    fm,xm,ws,val,vec = _ridge(f, x, w, [.1, 10.])
+    for s,b in zip([.1, 10.], ws): torch.testing.assert_close(b.double(), plain(f, x, w, s)[2], atol=1e-5, rtol=1e-4)
+    got = _held_out(f, x, w, [.1], 30, 0)[0]
+    a = torch.arange(30) != 7
+    fm,xm,b = plain(f[a], x[a], w[a], .1)
+    torch.testing.assert_close(got[7].double(), xm + (f[7] - fm) @ b, atol=1e-5, rtol=1e-4)
+    assert sorted(torch.bincount(_parts(32, 5, 0)).tolist()) == [6, 6, 6, 7, 7]
 
 def test_values_with_one_member_none_rated_many_and_none_at_all(town):
     items = town['items'].copy()
@@ -118,6 +123,44 @@ def test_values_with_one_member_none_rated_many_and_none_at_all(town):
 def test_numbers_can_be_values(town):
     items = town['items'].assign(brand=np.arange(200) % 7)
     assert len(proxies(ProxyQuestions(town['learn'], 'brand', df=items))) == 7
+
+def test_an_item_of_many_values_is_their_mean(town):
+    "Fifty values of one item share a 1, whatever else they are: it lies between them, and repeated values count once"
+    rng,names = np.random.default_rng(0),[f'a{o}' for o in range(60)]
+    items = town['items'].assign(cast=[tuple(rng.choice(names, 4, replace=False)) for _ in range(200)])
+    p = ProxyQuestions(town['learn'], 'cast', df=items)
+    cast = names[:50]
+    new = pd.DataFrame(dict(item=[900, 901, 902], cast=[tuple(cast), tuple(cast) * 3, tuple(cast[:1])]))
+    g = p.prior(new)
+    torch.testing.assert_close(g.mean[0], p.vectors(cast).mean.mean(0), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(g.mean[0], g.mean[1]); torch.testing.assert_close(g.mean[2], p.vectors(cast[:1]).mean[0], atol=1e-5, rtol=1e-4)
+    assert torch.isfinite(g.precision).all() and proxies(p).member_count.sum() == 800
+
+def test_values_that_nobody_rated_have_a_proxy_nonetheless(town):
+    items = town['items'].assign(who=[('old',) if o < 160 else ('new',) for o in range(200)])
+    p = ProxyQuestions(town['learn'], 'who', df=items)
+    g,nobody = p.vectors(['new', 'old']),p.vectors(['never seen'])
+    torch.testing.assert_close(g.mean[0], p.model.means(p._features(items, [199]))[0])
+    assert torch.isfinite(g.mean).all() and torch.isfinite(g.precision).all() and proxies(p).set_index('value').member_count.to_dict() == dict(old=160, new=40)
+    trace = lambda o: torch.einsum('nkk->n', o.cov())
+    assert trace(g)[1] < trace(g)[0]
+    one = ProxyQuestions(town['learn'], 'who', df=items.assign(who=[('only',)] * 200)) # nothing to tell items apart
+    torch.testing.assert_close(one.prior(ids=[199]).mean[0], one.model.x_mean, atol=1e-5, rtol=1e-4)
+
+def test_weight_falls_from_one(town):
+    p,df = ProxyQuestions(town['learn'], 'studio'),town['df']
+    cold = df[(df.item >= 160) & (df.user < 240)]
+    w = p.weight(cold)
+    assert list(w) == ['item', 'rating_count', 'weight'] and w.weight.between(0, 1).all() and w.rating_count.tolist() == cold.groupby('item').size().tolist()
+    assert w.weight.max() < .9 # each has some
+    one = cold[cold.item == 199]
+    some = [p.weight(one.head(n)).weight.item() for n in (1, 3, 9)]
+    assert 1 > some[0] > some[1] > some[2] > 0
+    shuffled = p.weight(one.sample(frac=1, random_state=0)).weight.item()
+    assert shuffled == pytest.approx(p.weight(one).weight.item(), abs=1e-3)
+    with pytest.raises(ValueError, match="ratings: no column 'item'"): p.weight(one.rename(columns=dict(item='film')))
+    with pytest.raises(KeyError, match='user: 1 unknown id: 999'): p.weight(one.head(1).assign(user=999))
+    assert MetadataPrior(town['learn']).weight(df[(df.user >= 240) & (df.item < 160)]).weight.between(0, 1).all()
 
 def test_an_answer_about_a_value_moves_its_members(town):
     p,base = ProxyQuestions(town['learn'], 'studio'),estimate_prior(town['learn'])
