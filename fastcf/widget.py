@@ -25,11 +25,12 @@ def _rating_choices(ratings):
 # %% ../nbs/10_widget.ipynb #5a1e0c0c
 _OWN_KEYS = "(e => setTimeout(() => (e.closest ? e : e[0]).closest('.fastcf-interview')?.addEventListener('keydown', k => k.ctrlKey || k.metaKey || k.shiftKey || k.stopPropagation())))(element)"
 _LOCK = threading.RLock() # JupyterLab sends clicks to several threads of the kernel
-_UNSEEN,_SKIP = ("Haven't seen", 'unseen'),('Skip', 'skip')
+_UNSEEN,_NONE,_SKIP = ("Haven't seen", 'unseen'),('No opinion', 'unseen'),('Skip', 'skip')
 
 def _title(row, name):
     "Title of a row of a frame, or its id, and its year, as text that is safe in HTML"
     year = row.get('year')
+    if row.get('kind', name) != name: year = row['kind']
     return escape(str(row.get('title', row[name]))),'' if year is None or pd.isna(year) else f'{year:g}' if isinstance(year, (int, float, np.number)) else escape(str(year))
 
 def _poster(row, name):
@@ -51,7 +52,7 @@ class _Card:
 
     def ask(self, row, name, said):
         "Show a row of the page, and what was said about it"
-        self.id,choices = row[name],(*self.view.choices, _UNSEEN, _SKIP)
+        self.id,choices = row[name],(*self.view.choices, _UNSEEN if row.get('kind', name) == name else _NONE, _SKIP)
         at = [i for i,(_,v) in enumerate(choices) if v == said]
         if self.reply.options != choices: self.reply.rows,self.reply.options = len(choices),choices
         self.poster.value,self.reply.index = _poster(row, name),at[0] if at else None

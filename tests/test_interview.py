@@ -2,7 +2,7 @@
 import json
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
-from fastcf.coldstart import expected_ratings
+from fastcf.coldstart import ProxyQuestions, answer_proxies, expected_ratings
 from fastcf.data import UnknownIdError, simulate_ratings
 from fastcf.interview import Interview, _ndcg, plot_interviews, simulate_interview
 from fastcf.questions import STRATEGIES, Interviewer, Lessons, SeenModel, adaptive_page, rating_entropy
@@ -21,7 +21,7 @@ def world():
     strangers = df.user >= 240
     theirs = df[strangers].reset_index(drop=True)
     ask = np.random.default_rng(0).random(len(theirs)) < .5
-    items = pd.DataFrame(dict(item=range(120), title=[f'<b>Film {i}</b>' for i in range(120)], year=1990))
+    items = pd.DataFrame(dict(item=range(120), title=[f'<b>Film {i}</b>' for i in range(120)], year=1990, genre=[['abc'[i % 3], 'de'[i % 2]] for i in range(120)]))
     teach = Interviewer(trained(df[~strangers], items))
     return dict(teach=teach, answers=theirs[ask], test=theirs[~ask])
 
@@ -259,3 +259,48 @@ def test_replies_one_at_a_time(world):
     iv.undo()
     assert iv.open_page == page.item.tolist() and iv.replies == {a: 5, b: None}
     with pytest.raises(UnknownIdError): iv.skip([999])
+
+# --- questions about an attribute's value
+
+@pytest.fixture(scope='module')
+def genre(world): return ProxyQuestions(world['teach'].learn, 'genre')
+
+def test_topics_are_asked_answered_taken_back_and_kept(world, genre):
+    t = world['teach']
+    iv = Interview(t, page_size=30, pages=9, proxies=genre)
+    page = iv.next_page()
+    assert list(page.columns) == ['item', 'title', 'year', 'kind', 'seen'] and set(page.kind) == {'item', 'genre'} and page.equals(iv.next_page()) and page.seen.between(0, 1).all()
+    topics = page[page.kind == 'genre'].item.tolist()
+    assert all(k[0] == 'genre' for k in topics) and list(page.item) == iv.open_page
+    k = topics[0]
+    iv.answer({k: 1, page.item[page.kind == 'item'].iloc[0]: 5})
+    assert iv.replies[k] == 1
+    base = Interview(t).answer({i: v for i,v in iv.replies.items() if i != k})
+    torch.testing.assert_close(iv.beliefs().taste.mean, answer_proxies(genre, {k[1]: 1}, t.base, base.beliefs().taste).mean, atol=1e-3, rtol=1e-3)
+    e = iv.explain(9).set_index('item')
+    at = lambda o: expected_ratings(o.beliefs().taste, t.base)[0, 9].item()
+    assert e.effect[[k]].iloc[0] == pytest.approx(at(iv) - at(base), abs=2e-3) and len(e) == 2
+    with pytest.raises(ValueError, match="proxies: the interview asks about genre"): Interview.from_json(t, iv.to_json())
+    back = Interview.from_json(t, iv.to_json(), genre)
+    assert back.log == iv.log and back.to_json() == iv.to_json() and back.next_page().equals(iv.next_page()) and np.isfinite(back.progress().expected_rmse)
+    iv.undo()
+    if iv.replies: iv.undo()
+    assert iv.replies == {}
+    iv.skip([k]).skip()
+    seen = [*topics]
+    while (page := iv.next_page()) is not None: seen += [o for o in page.item if isinstance(o, tuple)]; iv.skip()
+    assert len(seen) == len(set(seen)) == 5
+    iv.answer({k: None})
+    assert torch.equal(iv.beliefs().taste.mean, Interview(t).beliefs().taste.mean)
+
+def test_topics_are_refused_where_they_would_not_be_asked(world, genre):
+    with pytest.raises(ValueError, match="proxies: only the strategy 'adaptive'"): Interview(world['teach'], strategy='popular', proxies=genre)
+    with pytest.raises(UnknownIdError): Interview(world['teach']).answer({('genre', 'a'): 3})
+    with pytest.raises(UnknownIdError): Interview(world['teach'], proxies=genre).answer({('genre', 'z'): 3})
+
+def test_simulation_with_topics(world, genre):
+    a = simulate_interview(world['teach'], world['answers'], world['test'], ('adaptive', 'popular'), 5, 2, proxies=genre)
+    b = simulate_interview(world['teach'], world['answers'], world['test'], ('adaptive', 'popular'), 5, 2)
+    at = lambda o, s: o[o.strategy == s].rmse.tolist()
+    assert at(a, 'popular') == at(b, 'popular') and at(a, 'adaptive')[0] == at(b, 'adaptive')[0] and at(a, 'adaptive')[1] != at(b, 'adaptive')[1]
+    assert np.isfinite(a.rmse).all()

@@ -2,6 +2,7 @@
 import json, os, re, secrets, shutil, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import nbformat, pandas as pd, pytest, torch
+from fastcf.coldstart import ProxyQuestions
 from fastcf.data import simulate_ratings
 from fastcf.interview import Interview
 from fastcf.learner import cf_learner
@@ -100,6 +101,18 @@ def test_a_short_last_page(teach):
     assert len(v.grid.children) == len(iv.open_page) == int((teach.counts > 0).sum()) - 50
     v.next.click()
     assert 'Thank you' in v.end.value
+
+def test_questions_about_an_attribute(teach):
+    items = teach.learn.dls.catalog.items.assign(genre=[['<i>a</i>', 'b', 'c'][i % 3] for i in range(80)])
+    iv = Interview(teach, page_size=30, proxies=ProxyQuestions(teach.learn, 'genre', df=items))
+    v = view_of(iv)
+    at = next(i for i,k in enumerate(iv.open_page) if isinstance(k, tuple))
+    card = v.cards[at]
+    assert 'genre' in card.poster.value and '<i>' not in card.poster.value
+    choose(card, '4 stars')
+    assert iv.replies == {iv.open_page[at]: 4}
+    choose(card, 'No opinion')
+    assert iv.replies == {iv.open_page[at]: None}
 
 def test_choices():
     assert _rating_choices(torch.tensor([1., 3, 5, 3])) == [('1 star', 1), ('3 stars', 3), ('5 stars', 5)]
