@@ -15,14 +15,14 @@ import pandas as pd
 from fastcore.basics import patch
 from .interview import Interview
 
-# %% ../nbs/10_widget.ipynb #5a1e0909
+# %% ../nbs/10_widget.ipynb #5a1e0a0a
 def _rating_choices(ratings):
     "Choices of a card as (label, reply), from the ratings of training"
     values = ratings.unique().sort().values.tolist()
     if len(values) > 10: values = np.linspace(values[0], values[-1], 5).round(2).tolist()
     return [(f"{v:g} star{'' if v == 1 else 's'}", v) for v in values]
 
-# %% ../nbs/10_widget.ipynb #5a1e0c0c
+# %% ../nbs/10_widget.ipynb #5a1e0d0d
 _OWN_KEYS = "(e => setTimeout(() => (e.closest ? e : e[0]).closest('.fastcf-interview')?.addEventListener('keydown', k => k.ctrlKey || k.metaKey || k.shiftKey || k.stopPropagation())))(element)"
 _LOCK = threading.RLock() # JupyterLab sends clicks to several threads of the kernel
 _UNSEEN,_NONE,_SKIP = ("Haven't seen", 'unseen'),('No opinion', 'unseen'),('Skip', 'skip')
@@ -39,7 +39,7 @@ def _poster(row, name):
     hue = zlib.crc32(str(row[name]).encode()) % 360
     return f'<div class="fastcf-poster" style="--hue:{hue}" title="{title}"><span>{title}</span><small>{year}</small></div>'
 
-# %% ../nbs/10_widget.ipynb #5a1e0f0f
+# %% ../nbs/10_widget.ipynb #5a1e1010
 class _Card:
     "One question: what it is about, and the replies to choose from"
     def __init__(self, w, view):
@@ -62,7 +62,7 @@ class _Card:
         with _LOCK: # waits for a page that is just being drawn
             if change.new is not None and not self.view.busy: self.view.said(self.id, self.reply.options[change.new][1])
 
-# %% ../nbs/10_widget.ipynb #5a1e1111
+# %% ../nbs/10_widget.ipynb #5a1e1212
 def _replied(interview):
     "What was said about each item: a rating, 'unseen', or 'skip'"
     res = {}
@@ -80,7 +80,7 @@ def _head(interview, said):
     return (f'<div class="fastcf-head"><strong>{words}</strong></div><div class="fastcf-bar" role="progressbar" aria-label="Progress of the interview" '
             f'aria-valuenow="{100 * share:.0f}" aria-valuemin="0" aria-valuemax="100"><div style="width:{share:.1%}"></div></div>')
 
-# %% ../nbs/10_widget.ipynb #5a1e1313
+# %% ../nbs/10_widget.ipynb #5a1e1414
 def _stars(value, top):
     "A value as stars, the last of them filled in part"
     n = max(1, min(10, round(top)))
@@ -99,11 +99,11 @@ def _because(interview, row, name):
     "Which replies moved one recommendation"
     why = interview.explain(row[name]).head(3) if interview.replies else []
     if not len(why): return ''
-    reply = lambda v: 'not seen' if pd.isna(v) else f'{v:g} ★'
+    reply = lambda v: 'not seen' if pd.isna(v) else f'{v:g}&nbsp;★'
     said = [f"{_title(r, name)[0]} ({reply(r['reply'])})" for r in why.to_dict('records')]
     return f'<p class="fastcf-why">What moved <b>{_title(row, name)[0]}</b> most: {", ".join(said)}</p>'
 
-# %% ../nbs/10_widget.ipynb #5a1e1515
+# %% ../nbs/10_widget.ipynb #5a1e1616
 class _View:
     "The widgets of one interview"
     def __init__(self, interview, k, min_ratings):
@@ -124,7 +124,7 @@ class _View:
         interview.watchers.append(self.draw)
         self.draw()
 
-# %% ../nbs/10_widget.ipynb #5a1e1616
+# %% ../nbs/10_widget.ipynb #5a1e1717
 @patch
 def said(self:_View, item, value):
     "A reply was chosen; a second choice for the same item takes the place of the first"
@@ -149,7 +149,7 @@ def back(self:_View):
     with _LOCK:
         if any(what != 'page' for what,_ in self.interview.log): self.interview.undo()
 
-# %% ../nbs/10_widget.ipynb #5a1e1717
+# %% ../nbs/10_widget.ipynb #5a1e1818
 @patch
 def draw(self:_View):
     "Show what the interview says now"
@@ -170,6 +170,7 @@ def _draw(self:_View):
     self._buttons(said)
     self._recommend(page is None)
 
+# %% ../nbs/10_widget.ipynb #5a1e1919
 @patch
 def _buttons(self:_View, said):
     page = self.interview.open_page or []
@@ -188,13 +189,13 @@ def _recommend(self:_View, over):
     self.end.value = f'<h3>Thank you!</h3><p>From {n} rating{"" if n == 1 else "s"} and {len(self.interview.replies) - n} times “haven’t seen”, this is for you:</p>{listed}{why}' if over else ''
     self.before = set(df[self.name])
 
-# %% ../nbs/10_widget.ipynb #5a1e1818
+# %% ../nbs/10_widget.ipynb #5a1e1a1a
 def _ipywidgets():
     try: import ipywidgets
     except ImportError as e: raise ImportError("The interview is shown by ipywidgets: pip install 'fastcf[widgets]'") from e
     return ipywidgets
 
-# %% ../nbs/10_widget.ipynb #5a1e1919
+# %% ../nbs/10_widget.ipynb #5a1e1b1b
 @patch
 def show(self:Interview,
     k:int=8, # Recommendations beside the cards
@@ -203,7 +204,7 @@ def show(self:Interview,
     "The open page as stars to click, for a notebook; needs the extra `widgets`"
     return _View(self, k, min_ratings).box
 
-# %% ../nbs/10_widget.ipynb #5a1e1b1b
+# %% ../nbs/10_widget.ipynb #5a1e1d1d
 _CSS = '''
 .fastcf-interview { --star: #b45309; --faint: #8a8a8a; --ink: var(--jp-content-font-color1, CanvasText); --paper: var(--jp-layout-color1, Canvas);
   --line: var(--jp-border-color2, #c4c4c4); --mark: var(--jp-brand-color1, #1565c0); container-type: inline-size; display: block; overflow: visible;
@@ -222,7 +223,7 @@ _CSS = '''
 @container (max-width: 400px) { .fastcf-cards { grid-template-columns: 1fr; } .fastcf-poster { min-height: 56px; } }
 '''
 
-# %% ../nbs/10_widget.ipynb #5a1e1c1c
+# %% ../nbs/10_widget.ipynb #5a1e1e1e
 _CSS += '''
 .fastcf-card { border: 1px solid var(--line); border-radius: 10px; background: var(--paper); overflow: hidden; padding: 0; margin: 0; }
 .fastcf-card:focus-within { outline: 3px solid var(--mark); outline-offset: 1px; }
@@ -243,7 +244,7 @@ _CSS += '''
 .fastcf-reply option[data-value*="star"]:is(:hover, :checked)::before, .fastcf-reply option[data-value*="star"]:has(~ option[data-value*="star"]:is(:hover, :checked))::before { color: var(--star); -webkit-text-stroke-color: var(--star); } }
 '''
 
-# %% ../nbs/10_widget.ipynb #5a1e1d1d
+# %% ../nbs/10_widget.ipynb #5a1e1f1f
 _CSS += '''
 .fastcf-interview h3 { margin: 0 0 8px; font-size: 15px; color: var(--ink); }
 .fastcf-interview p { margin: 6px 0; }

@@ -83,7 +83,7 @@ def test_recommendations_change_and_say_why(teach):
     before = v.side.value
     assert before.count('<li>') == 8 and 'What moved' not in before
     choose(v.cards[0], '1 star')
-    assert v.side.value != before and 'What moved' in v.side.value and '1 ★' in v.side.value
+    assert v.side.value != before and 'What moved' in v.side.value and '1&nbsp;★' in v.side.value
 
 def test_titles_are_text(teach):
     iv = Interview(teach, page_size=80, pages=1)
