@@ -141,7 +141,7 @@ def lab(tmp_path_factory):
     p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={folder}', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'],
         stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
     try:
-        for _ in range(300):
+        for _ in range(900):
             if p.poll() is not None: pytest.fail((folder/'log').read_text())
             try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token={token}', timeout=1); break
             except OSError: time.sleep(.1)
@@ -161,7 +161,7 @@ def page(chromium, lab):
     "The notebook in JupyterLab, its cells run but for the last; `page.wrong` is what went wrong"
     context = chromium.new_context(viewport=dict(width=1500, height=1100))
     page,wrong = context.new_page(),[]
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(90_000)
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: wrong.append(str(e)))
     page.on('dialog', lambda d: (wrong.append(f'dialog: {d.message}'), d.dismiss()))
