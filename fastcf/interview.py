@@ -13,11 +13,19 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
-from .coldstart import expected_ratings,rating_variance
+from .coldstart import expected_ratings,fold_in_prior,rating_variance
 from .data import Vocab,check_ratings,id_repr
 from .learner import CFLearner
 from .posterior import Gaussian
 from .questions import STRATEGIES,Beliefs,Interviewer,Lessons,adaptive_page
+from .topics import Topics
+
+# %% ../nbs/10_interview.ipynb #68a6b5f0
+def _split(interview, replies):
+    "Replies about items, and those about topics"
+    topics = interview.topics
+    is_topic = {k: topics is not None and isinstance(k, tuple) and k in topics.keys for k in replies}
+    return [{k: v for k,v in replies.items() if is_topic[k] == t} for t in (False, True)]
 
 # %% ../nbs/10_interview.ipynb #68a6b5fa
 class Interview:
@@ -29,44 +37,84 @@ class Interview:
         strategy:str='adaptive', # As for `Interviewer.choose`
         about:dict|None=None, # What is known of the newcomer, by column of the users' metadata; what is not known is left out
         min_gain:float=0., # End earlier if another page would make the expected error fall by less, in stars
-        seed:int=0 # Seed of what is drawn
+        seed:int=0, # Seed of what is drawn
+        proxies=None # `ProxyQuestions` of items, or a list of them, to mix into the pages of 'adaptive' where they teach more; their ids are (attribute, value)
     ):
         for name,v in (('page_size', page_size), ('pages', pages)):
             if not (isinstance(v, (int, np.integer)) and v > 0): raise ValueError(f"{name}: expected a whole number above 0, got {v!r}")
         if strategy not in STRATEGIES: raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
+        if proxies is not None and strategy != 'adaptive': raise ValueError(f"proxies: only the strategy 'adaptive' weighs them against items, got strategy={strategy!r}")
         self.teach = learn if isinstance(learn, Interviewer) else Interviewer(learn, seed)
         self.page_size,self.pages,self.strategy,self.min_gain,self.seed = int(page_size),int(pages),strategy,min_gain,seed
-        self.about = dict(about or {})
+        self.about,self.topics = dict(about or {}),None if proxies is None else Topics(self.teach, proxies)
         self.habits = self.teach.about(pd.DataFrame({'user': [0], **{k: [v] for k,v in self.about.items()}}).set_index('user')) if self.about else None
-        self.catalog,self.log,self._beliefs = self.teach.learn.dls.catalog,[],None # log: ('page', ids), ('answer', {id: rating or None}), ('skip', None)
+        self.catalog,self.log,self._beliefs = self.teach.learn.dls.catalog,[],None # log: ('page', ids), ('answer', {id: rating or None}), ('skip', None); ('reply', {...}) and ('unsay', ids) leave the page open
+        self.watchers = [] # Functions without arguments, called after each change
 
     @property
     def replies(self):
         "Everything said so far, {id: rating or None}; what was said last counts"
-        return {k: v for what,o in self.log if what == 'answer' for k,v in o.items()}
+        res = {}
+        for what,o in self.log:
+            if what in ('answer', 'reply'): res.update(o)
+            elif what == 'unsay': res = {k: v for k,v in res.items() if k not in o}
+        return res
+
+    @property
+    def open_page(self):
+        "Ids of the page that waits for replies, or `None`"
+        ends = [(what, o) for what,o in self.log if what in ('page', 'answer', 'skip')]
+        return ends[-1][1] if ends and ends[-1][0] == 'page' else None
 
     @property
     def page_count(self):
         "Pages that were answered or skipped"
-        return sum(a[0] == 'page' and b[0] != 'page' for a,b in zip(self.log, self.log[1:]))
+        return sum(what == 'page' for what,_ in self.log) - (self.open_page is not None)
 
-    def _write(self, what, o): self.log.append((what, o)); self._beliefs = None
+    def _write(self, what, o): self.log.append((what, o)); self._changed()
+    def _changed(self):
+        self._beliefs = None
+        for f in list(self.watchers): f()
 
     def beliefs(self) -> Beliefs: # Of one newcomer
         "What is believed now"
         if self._beliefs is None:
-            items,ratings = list(self.replies),[np.nan if v is None else v for v in self.replies.values()]
-            self._beliefs = self.teach.beliefs(np.zeros(len(items)), self.catalog.item.rows(items), ratings, 1, self.habits)
+            items,topics = _split(self, self.replies)
+            b = self._beliefs = self.teach.beliefs(np.zeros(len(items)), self.catalog.item.rows(list(items)), [np.nan if v is None else v for v in items.values()], 1, self.habits)
+            if said := {k: v for k,v in topics.items() if v is not None}:
+                b.taste = self.topics.update(b.taste, np.zeros(len(said)), self.topics.rows(said), list(said.values()))
+                b.cov = b.taste.cov()
         return self._beliefs
     def __repr__(self): return f"Interview({self.page_count} of {self.pages} pages, {sum(v is not None for v in self.replies.values())} ratings among {len(self.replies)} replies)"
 
+# %% ../nbs/10_interview.ipynb #4237f1d0
+def _items(self, ids):
+    "A page's items: id, title, year, chance"
+    rows = self.catalog.item.rows(ids)
+    extra = self.catalog.items
+    years = {} if extra is None or 'year' not in extra else dict(year=extra['year'].reindex(self.catalog.item[rows]).to_numpy())
+    return _frame(self, rows, **years, seen=self.beliefs().seen[0, rows].numpy())
+
+def _mixed(self):
+    "A page of items and topics, in their order"
+    items,topics = (list(o) for o in _split(self, dict.fromkeys(self.open_page)))
+    res,name,n = _items(self, items),self.catalog.item.name,len(topics)
+    res.insert(len(res.columns) - 1, 'kind', name)
+    known = self.topics.known(self.beliefs().seen)[0, self.topics.rows(topics)].numpy()
+    more = pd.DataFrame({name: pd.Series(topics, dtype=object), 'title': [k[1] for k in topics], 'kind': [k[0] for k in topics], 'seen': known})
+    res = pd.concat([res.astype({name: object}), more]) if n else res
+    return res.set_index(pd.Index([self.open_page.index(k) for k in items + topics])).sort_index()
+
 # %% ../nbs/10_interview.ipynb #4237f1dc
 def _asked(self):
-    "Items on pages or replied to, bool [1, items]"
+    "Items on pages or replied to, bool [1, items], and topics"
     res = torch.zeros(1, len(self.catalog.item), dtype=torch.bool)
-    ids = [i for what,o in self.log if what != 'skip' for i in o]
-    if ids: res[0, self.catalog.item.rows(ids)] = True
-    return res
+    ids,topics = _split(self, {i: None for what,o in self.log if o for i in o})
+    if ids: res[0, self.catalog.item.rows(list(ids))] = True
+    if self.topics is None: return res,None
+    done = torch.zeros(1, len(self.topics), dtype=torch.bool)
+    done[0, self.topics.rows(topics)] = True
+    return res,done
 
 def _frame(self, rows, **cols):
     "Ids and titles of items, and more"
@@ -74,47 +122,53 @@ def _frame(self, rows, **cols):
     return pd.DataFrame({self.catalog.item.name: self.catalog.item[rows], **({} if titles is None else dict(title=titles)), **cols})
 
 @patch
-def next_page(self:Interview) -> pd.DataFrame|None: # item, title and year if there are any, chance that it was seen; `None` when the interview is over
+def next_page(self:Interview) -> pd.DataFrame|None: # item, title and year if there are any, kind if there are proxies, chance that it was seen; `None` when the interview is over
     "The items to ask about; the same ones until they are answered or skipped"
-    if not (self.log and self.log[-1][0] == 'page'):
+    if self.open_page is None:
         if self.page_count >= self.pages or (self.min_gain > 0 and self.log and self._gain() < self.min_gain): return None
-        rows = self.teach.choose(self.beliefs(), _asked(self), self.page_size, self.strategy)[0].numpy()
+        (asked,done),n = _asked(self),len(self.catalog.item)
+        rows = self.teach.choose(self.beliefs(), asked, self.page_size, self.strategy) if done is None else self.topics.choose(self.beliefs(), asked, done, self.page_size)
+        rows = rows[0].numpy()
         if len(rows) == 0: return None
-        self.log.append(('page', self.catalog.item[rows].tolist()))
-    rows = self.catalog.item.rows(self.log[-1][1])
-    extra = self.catalog.items
-    years = {} if extra is None or 'year' not in extra else dict(year=extra['year'].reindex(self.catalog.item[rows]).to_numpy())
-    return _frame(self, rows, **years, seen=self.beliefs().seen[0, rows].numpy())
+        self._write('page', [self.topics.keys[i - n] if i >= n else self.catalog.item[[i]].tolist()[0] for i in rows.tolist()])
+    if self.topics is not None: return _mixed(self)
+    return _items(self, self.open_page)
 
 # %% ../nbs/10_interview.ipynb #498cb957
+_plain = lambda o: o.item() if isinstance(o, np.generic) else o # ids that JSON can write
+
 @patch
 def answer(self:Interview,
-    replies:dict # Item's id to its rating, or to `None` for "have not seen"; items that were not asked for are welcome
+    replies:dict, # Item's id to its rating, or to `None` for "have not seen"; items that were not asked for are welcome
+    done:bool=True # Whether the page is done; otherwise it stays open for more replies
 ):
     "Reply to the page; what is left out stays unknown"
     if not isinstance(replies, dict): raise TypeError(f"replies: expected a dict such as {{item: rating or None}}, got {type(replies).__name__}")
-    self.catalog.item.encode(list(replies))
+    self.catalog.item.encode(list(_split(self, replies)[0]))
     lo,hi = ifnone(self.teach.base.y_range, (-np.inf, np.inf))
     for k,v in replies.items():
         if v is not None and not (isinstance(v, (int, float, np.number)) and np.isfinite(v) and lo <= v <= hi):
             raise ValueError(f"replies: {id_repr(k)} has {v!r}; expected a rating{'' if np.isinf(lo) else f' from {lo:g} to {hi:g}'}, or None for what was not seen")
-    plain = lambda o: o.item() if isinstance(o, np.generic) else o
-    self._write('answer', {plain(k): None if v is None else float(v) for k,v in replies.items()})
+    self._write('answer' if done else 'reply', {_plain(k): None if v is None else float(v) for k,v in replies.items()})
     return self
 
 @patch
-def skip(self:Interview):
-    "Leave the page unanswered; its items are not asked again"
-    if not (self.log and self.log[-1][0] == 'page'): raise ValueError("skip: there is no open page. Call next_page() first.")
-    self._write('skip', None)
+def skip(self:Interview,
+    items=None # Ids of items whose replies are taken back, the page staying open; by default the page is left as it is
+):
+    "Leave the page, or some items, unanswered; they are not asked again"
+    if items is not None: self.catalog.item.encode(list(_split(self, dict.fromkeys(items))[0]))
+    elif self.open_page is None: raise ValueError("skip: there is no open page. Call next_page() first.")
+    self._write(*(('skip', None) if items is None else ('unsay', [_plain(i) for i in items])))
     return self
 
 @patch
 def undo(self:Interview):
-    "Take the last replies, or the last skip, back; their page is open again"
+    "Take back what was done last, replies or a skip; their page is open again"
     at = [i for i,(what,_) in enumerate(self.log) if what != 'page']
     if not at: raise ValueError("undo: nothing was answered or skipped yet")
-    self.log,self._beliefs = self.log[:at[-1]],None
+    self.log = self.log[:at[-1]]
+    self._changed()
     return self
 
 # %% ../nbs/10_interview.ipynb #fc86e2ce
@@ -127,7 +181,7 @@ def recommend(self:Interview,
     "The best items, as far as is known"
     b,base = self.beliefs(),self.teach.base
     rating = expected_ratings(b.taste, base)[0].masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
-    if seen := [i for i,v in self.replies.items() if v is not None]: rating[self.catalog.item.rows(seen)] = -torch.inf
+    if seen := [i for i,v in _split(self, self.replies)[0].items() if v is not None]: rating[self.catalog.item.rows(seen)] = -torch.inf
     top = rating.topk(min(k, int(rating.isfinite().sum()))).indices
     std = rating_variance(b.taste, base, torch.zeros_like(top), top).sqrt()
     return _frame(self, top.numpy(), prediction=rating[top].numpy(), std=std.numpy())
@@ -139,14 +193,21 @@ def explain(self:Interview,
     item # An item's id
 ) -> pd.DataFrame: # item, title if there is one, reply, effect (stars that the prediction would change by, were the reply not given)
     "Which replies moved the prediction for `item`, those that moved it most first"
-    at,n = int(self.catalog.item.encode([item])[0]),len(self.replies)
-    ids,ratings = list(self.replies),np.array([np.nan if v is None else v for v in self.replies.values()])
-    rows = self.catalog.item.rows(ids)
+    at,n,(items,topics) = int(self.catalog.item.encode([item])[0]),len(self.replies),_split(self, self.replies)
+    ids,k,ratings = [*items, *topics],len(items),np.array([np.nan if v is None else v for v in (*items.values(), *topics.values())])
+    rows = np.concatenate([self.catalog.item.rows(list(items)), self.topics.rows(topics) if topics else []]).astype(int)
     habits = None if self.habits is None else Gaussian(self.habits.mean.expand(n + 1, -1), self.habits.precision.expand(n + 1, -1, -1))
     without,reply = np.nonzero(~np.eye(n, dtype=bool))
-    b = self.teach.beliefs(np.concatenate([without, np.full(n, n)]), rows[np.concatenate([reply, np.arange(n)])], ratings[np.concatenate([reply, np.arange(n)])], n + 1, habits)
-    p = expected_ratings(b.taste, self.teach.base, torch.arange(n + 1), torch.full((n + 1,), at))
-    res = _frame(self, rows, reply=ratings, effect=(p[-1] - p[:-1]).numpy())
+    row,said = np.concatenate([without, np.full(n, n)]),np.concatenate([reply, np.arange(n)])
+    is_item,rated,t = said < k,~np.isnan(ratings[said]),self.teach
+    prior = t.prior(t.seen.posterior(row[is_item], rows[said[is_item]], rated[is_item], n + 1, habits))
+    a,b = (rated & o for o in (is_item, ~is_item))
+    taste = fold_in_prior(prior, t.base, row[a], rows[said[a]], ratings[said[a]])
+    if b.any(): taste = self.topics.update(taste, row[b], rows[said[b]], ratings[said[b]])
+    p = expected_ratings(taste, t.base, torch.arange(n + 1), torch.full((n + 1,), at))
+    res = _frame(self, rows[:k]).astype({self.catalog.item.name: object} if topics else {})
+    if topics: res = pd.concat([res, pd.DataFrame({self.catalog.item.name: pd.Series(list(topics), dtype=object), 'title': [o[1] for o in topics]})])
+    res = res.assign(reply=ratings, effect=(p[-1] - p[:-1]).numpy())
     return res.sort_values('effect', key=abs, ascending=False, ignore_index=True)
 
 # %% ../nbs/10_interview.ipynb #f37b0475
@@ -154,7 +215,7 @@ def _errors(self, size):
     "Expected RMSE now, and after another page of `size`"
     b,base,lessons = self.beliefs(),self.teach.base,Lessons(self.teach, self.beliefs())
     total,weight = (lessons.cov * lessons.m).sum(),b.seen.sum()
-    asked = _asked(self) | (self.teach.counts == 0)
+    asked = _asked(self)[0] | (self.teach.counts == 0)
     fall = adaptive_page(self.teach, b, asked, size)[1].sum() if not asked.all() else 0.
     return [float((o.clamp(min=0) / weight + base.noise).sqrt()) for o in (total, total - fall)]
 
@@ -174,19 +235,22 @@ def progress(self:Interview) -> pd.Series: # pages, questions, ratings, expected
 def to_json(self:Interview) -> str: # JSON
     "The interview as text, to go on another day"
     ids = lambda o: list(o.items()) if isinstance(o, dict) else o
-    return json.dumps(dict(page_size=self.page_size, pages=self.pages, strategy=self.strategy, about=self.about, min_gain=self.min_gain, seed=self.seed, log=[(what, ids(o)) for what,o in self.log]))
+    return json.dumps(dict(page_size=self.page_size, pages=self.pages, strategy=self.strategy, about=self.about, min_gain=self.min_gain, seed=self.seed, proxies=None if self.topics is None else self.topics.attributes, log=[(what, ids(o)) for what,o in self.log]))
 
 @patch(cls_method=True)
 def from_json(cls:Interview,
     learn:CFLearner|Interviewer, # As for `Interview`
-    text:str # What `to_json` gave
+    text:str, # What `to_json` gave
+    proxies=None # As for `Interview`, where it had any
 ) -> Interview: # At the point where it stopped
     "Go on with an interview"
     d = json.loads(text)
-    res = cls(learn, **{k: d[k] for k in ('page_size', 'pages', 'strategy', 'about', 'min_gain', 'seed')})
-    res.log = [(what, {k: v for k,v in o} if what == 'answer' else o) for what,o in d['log']]
+    res = cls(learn, **{k: d[k] for k in ('page_size', 'pages', 'strategy', 'about', 'min_gain', 'seed')}, proxies=proxies)
+    if (lost := set(d.get('proxies') or []) - set(res.topics.attributes if res.topics else [])): raise ValueError(f"proxies: the interview asks about {', '.join(sorted(lost))}. Pass proxies=ProxyQuestions(learn, {sorted(lost)[0]!r}).")
+    key = lambda k: tuple(k) if isinstance(k, list) else k
+    res.log = [(what, {key(k): v for k,v in o} if what in ('answer', 'reply') else o and [key(k) for k in o]) for what,o in d['log']]
     for what,o in res.log:
-        if o: res.catalog.item.encode(list(o))
+        if o: res.catalog.item.encode(list(_split(res, dict.fromkeys(o))[0]))
     return res
 
 # %% ../nbs/10_interview.ipynb #06493aed
@@ -202,7 +266,7 @@ def _ndcg(users, preds, ratings, k=10):
 # %% ../nbs/10_interview.ipynb #1f50f8e2
 class _Strangers:
     "Newcomers whose ratings are known, for simulation"
-    def __init__(self, teach, answers, test, rating_range, users):
+    def __init__(self, teach, answers, test, rating_range, users, topics=None):
         c,t = teach.learn.dls.catalog,teach.learn.dls.train_ds
         cut = lambda df: check_ratings(df).iloc[:, :3].set_axis(['user', 'item', 'rating'], axis=1)
         answers,test = cut(answers),cut(test)
@@ -214,9 +278,19 @@ class _Strangers:
         self.at,self.known = (self.ids.rows(test.user), c.item.rows(test.item).clip(0)),test.item.isin(c.item.ids).to_numpy()
         self.truth,self.mean = test.rating.to_numpy(),float(t.ratings.mean())
 
-    def beliefs(self, asked):
+        self.topics = topics
+        if topics is not None:
+            count,total = ((topics.members.T @ o.T).T for o in (self.can.float(), self.ratings.nan_to_num()))
+            self.opinions = (total / count).round() # NaN where there is none
+
+    def beliefs(self, asked, done=None):
         rows,items = asked.nonzero(as_tuple=True)
-        return self.teach.beliefs(rows, items, self.ratings[rows, items], len(self.ids), self.habits)
+        b = self.teach.beliefs(rows, items, self.ratings[rows, items], len(self.ids), self.habits)
+        if done is not None:
+            rows,t = (done & ~self.opinions.isnan()).nonzero(as_tuple=True)
+            b.taste = self.topics.update(b.taste, rows, t, self.opinions[rows, t])
+            b.cov = b.taste.cov()
+        return b
 
     def measure(self, b, asked):
         preds = expected_ratings(b.taste, self.teach.base, *self.at).numpy()
@@ -235,20 +309,23 @@ def simulate_interview(
     pages:int=3, # Pages
     users:pd.DataFrame|None=None, # Metadata of these users, to start from
     rating_range:tuple|None=(1, 5), # Predictions beyond it are moved to its ends
-    seed:int=0 # Seed of what is drawn
+    seed:int=0, # Seed of what is drawn
+    proxies=None # As for `Interview`; a newcomer's opinion of a value is the rounded mean of the answers about its items
 ) -> pd.DataFrame: # strategy, questions, answers (a user), rmse, ndcg; the strategy 'all answers' is what all of them together would give
     "Error against questions asked, for newcomers whose ratings are known"
     teach = learn if isinstance(learn, Interviewer) else Interviewer(learn, seed)
-    people = _Strangers(teach, answers, test, rating_range, users)
-    res = []
+    topics,res = None if proxies is None else Topics(teach, proxies),[]
+    people = _Strangers(teach, answers, test, rating_range, users, topics)
     for s in strategies:
         teach.rng = np.random.default_rng(seed)
-        asked = torch.zeros_like(people.can)
+        n,mixed = len(people.can[0]),topics is not None and s == 'adaptive'
+        asked = torch.zeros(len(people.can), n + (len(topics) if mixed else 0), dtype=torch.bool) # items, then topics
         for page in range(pages + 1):
-            b = people.beliefs(asked)
-            res.append((s, page * page_size, *people.measure(b, asked)))
-            if page < pages: asked.scatter_(1, teach.choose(b, asked, page_size, s), True)
-    res.append(('all answers', asked.shape[1], *people.measure(people.beliefs(people.can), people.can)))
+            items,done = asked.split([n, asked.shape[1] - n], 1)
+            b = people.beliefs(items, done if mixed else None)
+            res.append((s, page * page_size, *people.measure(b, items)))
+            if page < pages: asked.scatter_(1, topics.choose(b, items, done, page_size) if mixed else teach.choose(b, items, page_size, s), True)
+    res.append(('all answers', n, *people.measure(people.beliefs(people.can), people.can)))
     return pd.DataFrame(res, columns=['strategy', 'questions', 'answers', 'rmse', 'ndcg'])
 
 # %% ../nbs/10_interview.ipynb #bb594002

@@ -2,7 +2,7 @@
 import json
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
-from fastcf.coldstart import expected_ratings
+from fastcf.coldstart import ProxyQuestions, answer_proxies, expected_ratings
 from fastcf.data import UnknownIdError, simulate_ratings
 from fastcf.interview import Interview, _ndcg, plot_interviews, simulate_interview
 from fastcf.questions import STRATEGIES, Interviewer, Lessons, SeenModel, adaptive_page, rating_entropy
@@ -21,7 +21,7 @@ def world():
     strangers = df.user >= 240
     theirs = df[strangers].reset_index(drop=True)
     ask = np.random.default_rng(0).random(len(theirs)) < .5
-    items = pd.DataFrame(dict(item=range(120), title=[f'<b>Film {i}</b>' for i in range(120)], year=1990))
+    items = pd.DataFrame(dict(item=range(120), title=[f'<b>Film {i}</b>' for i in range(120)], year=1990, genre=[['abc'[i % 3], 'de'[i % 2]] for i in range(120)]))
     teach = Interviewer(trained(df[~strangers], items))
     return dict(teach=teach, answers=theirs[ask], test=theirs[~ask])
 
@@ -161,13 +161,15 @@ def test_json(world):
     with pytest.raises(UnknownIdError): Interview.from_json(world['teach'], json.dumps(broken))
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.one_of(st.just('page'), st.just('skip'), st.just('undo'), st.dictionaries(st.integers(0, 119), st.one_of(st.none(), st.integers(1, 5)), max_size=6)), max_size=10))
+@given(st.lists(st.one_of(st.just('page'), st.just('skip'), st.just('undo'), st.just('part'), st.just('unsay'), st.dictionaries(st.integers(0, 119), st.one_of(st.none(), st.integers(1, 5)), max_size=6)), max_size=10))
 def test_any_order_of_events(world, events):
     iv = Interview(world['teach'], page_size=6, pages=3)
     for e in events:
         try:
             if e == 'page': iv.next_page()
             elif e == 'skip': iv.skip()
+            elif e == 'part': iv.answer({7: 2, 9: None}, done=False)
+            elif e == 'unsay': iv.skip([7])
             elif e == 'undo': iv.undo()
             else: iv.answer(e)
         except ValueError as err: assert 'no open page' in str(err) or 'nothing was answered' in str(err)
@@ -234,3 +236,71 @@ def test_metadata_to_start_from():
     a,b = (simulate_interview(teach, cold[ask], cold[~ask], ['seen'], 10, 1, users=o) for o in (users, None))
     assert a.answers[1] > b.answers[1] + 1
     with pytest.raises(ValueError, match='users: the learner knows no metadata'): Interview(trained(simulate_ratings(30, 30, 300, seed=0), k=2), about=dict(age=3))
+
+def test_replies_one_at_a_time(world):
+    "The page stays open, each reply can be taken back, and in the end it is the same as all at once"
+    iv,seen = Interview(world['teach'], page_size=5, pages=2),[]
+    iv.watchers.append(lambda: seen.append(len(iv.log)))
+    page = iv.next_page()
+    a,b,c = page.item[:3]
+    iv.answer({a: 5}, done=False).answer({b: None}, done=False).answer({c: 1}, done=False)
+    assert iv.open_page == page.item.tolist() and iv.next_page().item.equals(page.item) and iv.page_count == 0 and seen == [1, 2, 3, 4]
+    back = Interview.from_json(world['teach'], iv.to_json())
+    assert back.open_page == iv.open_page and back.replies == iv.replies == {a: 5, b: None, c: 1}
+    iv.skip([c])
+    assert iv.replies == {a: 5, b: None} and iv.open_page
+    iv.undo()
+    assert iv.replies == {a: 5, b: None, c: 1}
+    iv.undo().answer({})
+    assert iv.replies == {a: 5, b: None} and iv.page_count == 1 and iv.open_page is None
+    once = Interview(world['teach'], page_size=5, pages=2)
+    once.next_page(); once.answer({a: 5, b: None})
+    assert once.next_page().equals(iv.next_page()) and once.recommend().equals(iv.recommend())
+    iv.undo()
+    assert iv.open_page == page.item.tolist() and iv.replies == {a: 5, b: None}
+    with pytest.raises(UnknownIdError): iv.skip([999])
+
+# --- questions about an attribute's value
+
+@pytest.fixture(scope='module')
+def genre(world): return ProxyQuestions(world['teach'].learn, 'genre')
+
+def test_topics_are_asked_answered_taken_back_and_kept(world, genre):
+    t = world['teach']
+    iv = Interview(t, page_size=30, pages=9, proxies=genre)
+    page = iv.next_page()
+    assert list(page.columns) == ['item', 'title', 'year', 'kind', 'seen'] and set(page.kind) == {'item', 'genre'} and page.equals(iv.next_page()) and page.seen.between(0, 1).all()
+    topics = page[page.kind == 'genre'].item.tolist()
+    assert all(k[0] == 'genre' for k in topics) and list(page.item) == iv.open_page
+    k = topics[0]
+    iv.answer({k: 1, page.item[page.kind == 'item'].iloc[0]: 5})
+    assert iv.replies[k] == 1
+    base = Interview(t).answer({i: v for i,v in iv.replies.items() if i != k})
+    torch.testing.assert_close(iv.beliefs().taste.mean, answer_proxies(genre, {k[1]: 1}, t.base, base.beliefs().taste).mean, atol=1e-3, rtol=1e-3)
+    e = iv.explain(9).set_index('item')
+    at = lambda o: expected_ratings(o.beliefs().taste, t.base)[0, 9].item()
+    assert e.effect[[k]].iloc[0] == pytest.approx(at(iv) - at(base), abs=2e-3) and len(e) == 2
+    with pytest.raises(ValueError, match="proxies: the interview asks about genre"): Interview.from_json(t, iv.to_json())
+    back = Interview.from_json(t, iv.to_json(), genre)
+    assert back.log == iv.log and back.to_json() == iv.to_json() and back.next_page().equals(iv.next_page()) and np.isfinite(back.progress().expected_rmse)
+    iv.undo()
+    if iv.replies: iv.undo()
+    assert iv.replies == {}
+    iv.skip([k]).skip()
+    seen = [*topics]
+    while (page := iv.next_page()) is not None: seen += [o for o in page.item if isinstance(o, tuple)]; iv.skip()
+    assert len(seen) == len(set(seen)) == 5
+    iv.answer({k: None})
+    assert torch.equal(iv.beliefs().taste.mean, Interview(t).beliefs().taste.mean)
+
+def test_topics_are_refused_where_they_would_not_be_asked(world, genre):
+    with pytest.raises(ValueError, match="proxies: only the strategy 'adaptive'"): Interview(world['teach'], strategy='popular', proxies=genre)
+    with pytest.raises(UnknownIdError): Interview(world['teach']).answer({('genre', 'a'): 3})
+    with pytest.raises(UnknownIdError): Interview(world['teach'], proxies=genre).answer({('genre', 'z'): 3})
+
+def test_simulation_with_topics(world, genre):
+    a = simulate_interview(world['teach'], world['answers'], world['test'], ('adaptive', 'popular'), 5, 2, proxies=genre)
+    b = simulate_interview(world['teach'], world['answers'], world['test'], ('adaptive', 'popular'), 5, 2)
+    at = lambda o, s: o[o.strategy == s].rmse.tolist()
+    assert at(a, 'popular') == at(b, 'popular') and at(a, 'adaptive')[0] == at(b, 'adaptive')[0] and at(a, 'adaptive')[1] != at(b, 'adaptive')[1]
+    assert np.isfinite(a.rmse).all()
