@@ -1,6 +1,6 @@
 """What the interview's choices are worth, measured where the cold users of `benchmarks.coldstart` play no part.
 
-`python -m benchmarks.interview`: the 708 known users of that protocol are split into four parts, three times over; each part in turn is
+`python -m benchmarks.questions`: the 708 known users of that protocol are split into four parts, three times over; each part in turn is
 taken for newcomers to a learner fitted on the other three, half of their ratings can be given as answers, the other half is the test.
 Twelve splits, every way of asking on the same ones: beside the means stands the difference from the interview as it is, with its
 standard error over splits (a user is in three of them, so that it is a little small). Pages have twenty questions; question by question
