@@ -72,8 +72,10 @@ class TastePrior:
     ):
         self.base = estimate_prior(learn, False, max_rows, seed)
         rows,*_,post = _row_posteriors(learn, False, max_rows, seed, self.base.noise)
+        b,g = self.base,self.base.gaussian
+        b.vectors,b.offsets,g.mean,g.precision = (o.cpu() for o in (b.vectors, b.offsets, g.mean, g.precision)) # interviews run on the CPU
         moment = self.base.vectors.T @ self.base.vectors / len(self.base.vectors)
-        self.ridge = Ridge(seen.habits[rows], post.mean, moment, post.cov().mean(0), folds, seed)
+        self.ridge = Ridge(seen.habits[rows], post.mean.cpu(), moment, post.cov().mean(0).cpu(), folds, seed)
 
     def __call__(self,
         habits:Gaussian # Of some rows
