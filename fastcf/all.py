@@ -25,6 +25,10 @@ from .metadata import *
 from .intervals import *
 from .engines import *
 from .coldstart import *
+from .attach import *
+from .curves import *
+from .topics import *
 from .interview import *
+from .widget import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
