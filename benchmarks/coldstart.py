@@ -1,21 +1,13 @@
 """Cold start on ML-100K: users and items that the model never saw.
 
-<<<<<<< HEAD
 `python -m benchmarks.coldstart` prints tables, each the mean over three seeds of the learner with its standard deviation.
-Users: a quarter of them is cold, half of their ratings can be given as answers, the other half is the test. The strategies of
-`fastcf.questions` in pages of twenty, the adaptive one question by question too, and, in the same run, the decision tree of Golbandi,
-Koren & Lempel (2011, doi:10.1145/1935826.1935910) in its simple form. `closed` is the share of the way from no answers to all.
-Items: a fifth of them is cold, another fifth with each seed; what n ratings say alone, what metadata say alone, and both.
-Priors: metadata alone by both engines, for users and for items, in stars and as rankings of what is rated at all.
-=======
-`python -m benchmarks.coldstart` prints four tables, each the mean over three seeds of the learner with its standard deviation.
 Users: a quarter of them is cold, half of their ratings can be given as answers, the other half is the test. The strategies of
 `fastcf.questions` in pages of twenty, the adaptive one question by question too, and, in the same run, the decision tree of Golbandi,
 Koren & Lempel (2011, doi:10.1145/1935826.1935910) in its simple form. `closed` is the share of the way from no answers to all. What the
 interview's choices were made on is not these users but splits of the others: `benchmarks.questions`. NDCG@10 here is that of the order of
 the test items alone; a second table ranks all items that were not answered, in four orders, and counts the test items of the top ten.
-Items: a fifth of them is cold; what n ratings say alone, what metadata say alone, and both.
->>>>>>> questions
+Items: a fifth of them is cold, another fifth with each seed; what n ratings say alone, what metadata say alone, and both.
+Priors: metadata alone by both engines, for users and for items, in stars and as rankings of what is rated at all.
 """
 import numpy as np, pandas as pd, torch
 from fastcf.coldstart import MetadataPrior, ProxyQuestions, expected_ratings
