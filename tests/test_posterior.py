@@ -5,7 +5,7 @@ from fastcf.data import RatingsError, UnknownIdError
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
 from fastcf.foldin import estimate_prior
-from fastcf.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, posterior_link
+from fastcf.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, posterior_link, _precision, dots
 
 def plain(rows, cols, y, v, m, lam, alpha, row_count):
     "Means and precisions, one row at a time, in float64"
@@ -33,6 +33,16 @@ def test_kernel_is_the_plain_posterior(row_count, col_count, n, k, seed, budget)
     got = posterior(g, f32(v), f32(y), Gaussian(f32(m), f32(lam)), f32(alpha), what='full', budget=budget)
     mean,prec = plain(rows, cols, y, v, m, lam, alpha, row_count)
     assert np.allclose(got.precision, prec, rtol=1e-4, atol=1e-4) and np.allclose(got.mean, mean, rtol=1e-3, atol=1e-4 * np.abs(mean).max() + 1e-4)
+
+def test_tables_made_in_parts_and_products_by_pair_come_to_the_same():
+    rows,cols,_,v,m,lam,alpha = problem(7, 30, 90, 5, 2)
+    g = group_ratings(rows, cols, 7)
+    w,whole = f32(alpha)[g.order],plain(rows, cols, np.zeros(90), v, m, lam, alpha, 7)[1]
+    for cache in (1, 300, 2**20): assert np.allclose(_precision(g, f32(v), w, f32(lam), cache), whole, rtol=1e-4, atol=1e-4)
+    x = f32(m)
+    want = (x[g.rows()] * f32(v)[g.cols]).sum(1)
+    assert torch.allclose(dots(x, g.rows(), f32(v), g.cols), want, atol=1e-5)
+    assert torch.allclose(dots(x, g.rows()[:3], f32(v), g.cols[:3]), want[:3], atol=1e-5) # few pairs: one by one
 
 def test_samples_have_the_posteriors_mean_and_covariance():
     rows,cols,y,v,m,lam,alpha = problem(1, 5, 7, 3, 1)
