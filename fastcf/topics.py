@@ -58,8 +58,8 @@ def update(self:Topics,
     "What answers about topics say of newcomers"
     rows,t = (torch.as_tensor(o).long() for o in (rows, t))
     if not len(rows): return taste
-    groups = group_ratings(rows, t, len(taste.mean), len(self))
-    return posterior_link(groups, t, self.vectors, self.offsets[t], torch.as_tensor(ratings).float(), taste, 1 / self.noise(taste.mean[rows], t), self.interviewer.base.y_range)
+    groups = group_ratings(rows, t, len(taste.mean))
+    return posterior_link(groups, self.vectors, self.offsets[t], torch.as_tensor(ratings).float(), taste, 1 / self.noise(taste.mean[rows], t), self.interviewer.base.y_range)
 
 @patch
 def known(self:Topics,
