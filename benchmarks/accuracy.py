@@ -9,7 +9,7 @@ who-rated-what rows as fastcf. Coverage is the share of test ratings inside thei
 import contextlib, io, time
 import numpy as np, pandas as pd, torch
 from scipy import sparse
-import fastcf.bayes # learn.sample_posterior
+import fastcf.engines # learn.sample_posterior
 from fastcf.data import load_ml100k
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders

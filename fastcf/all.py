@@ -20,8 +20,10 @@ from .callbacks import *
 from .tables import *
 from .sinks import *
 from .posterior import *
+from .foldin import *
 from .metadata import *
-from .bayes import *
+from .intervals import *
+from .engines import *
 from .coldstart import *
 from .interview import *
 

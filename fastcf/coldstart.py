@@ -16,8 +16,8 @@ from torch import Tensor
 from fastcore.basics import ifnone
 from .learner import CFLearner
 from .metadata import MetadataEncoder,with_ids
-from .posterior import Gaussian,RowPrior,cholesky,estimate_prior,group_ratings,link_slope,posterior,posterior_link
-from .posterior import _gaussian_of,_row_posteriors
+from .posterior import Gaussian,cholesky,group_ratings,link_slope,posterior,posterior_link
+from .foldin import RowPrior,estimate_prior,_gaussian_of,_row_posteriors
 
 # %% ../nbs/09_coldstart.ipynb #0e096b0c
 def _ridge(f, x, strengths):

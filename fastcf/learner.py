@@ -152,15 +152,16 @@ def add_spread(
     std, # Standard deviation of a rating around each [n]
     interval:float|None, # Share of ratings between `low` and `high`; `None` for no such columns
     return_std:bool=False, # Add `std`
-    limits:tuple|None=None # Lowest and highest rating there can be
+    limits:tuple|None=None, # Lowest and highest rating there can be
+    quantile=None # Quantiles of a rating, `p` to [n], by default those of a normal distribution
 ) -> pd.DataFrame: # The frame with columns `std`, `low` and `high` where asked for
-    "Predictions with how far ratings may be from them, taken as normal"
+    "Predictions with how far ratings may be from them"
     if interval is not None and not (isinstance(interval, (int, float)) and 0 < interval < 1): raise ValueError(f"interval: expected a share between 0 and 1, such as 0.9, got {interval!r}")
     if return_std: df = df.assign(std=std)
     if interval is None: return df
-    half = NormalDist().inv_cdf(.5 + interval / 2) * std
+    if quantile is None: quantile = lambda p: df.prediction + NormalDist().inv_cdf(p) * std
     lo,hi = (-np.inf, np.inf) if limits is None else limits
-    return df.assign(low=np.clip(df.prediction - half, lo, hi), high=np.clip(df.prediction + half, lo, hi))
+    return df.assign(**{k: np.clip(quantile(.5 + s * interval / 2), lo, hi) for k,s in (('low', -1), ('high', 1))})
 
 @patch
 @torch.no_grad()

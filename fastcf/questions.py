@@ -17,7 +17,8 @@ from fastcore.basics import ifnone,patch
 from .learner import CFLearner
 from .metadata import MetadataEncoder
 from .coldstart import Ridge,fold_in_prior
-from .posterior import Gaussian,_gaussian_of,_row_posteriors,cholesky,estimate_prior,group_ratings,link_slope,posterior
+from .posterior import Gaussian,cholesky,group_ratings,link_slope,posterior
+from .foldin import estimate_prior,_gaussian_of,_row_posteriors
 
 # %% ../nbs/09_questions.ipynb #54e35bce
 class SeenModel:

@@ -2,7 +2,8 @@
 import math
 import numpy as np, pandas as pd, pytest, torch
 from scipy import stats
-from fastcf.bayes import ALS, Gibbs, _crps, _log_score, _quantile, effective_size, split_rhat
+from fastcf.engines import ALS, Gibbs
+from fastcf.intervals import _crps, _log_score, _quantile, effective_size, split_rhat
 from fastcf.data import UnknownIdError, simulate_ratings
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders

@@ -3,7 +3,8 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcf.coldstart import MetadataPrior, ProxyQuestions, _held_out, _ridge, answer_proxies, expected_ratings, fold_in_prior, proxies, proxy_weight, rating_variance
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
-from fastcf.posterior import Gaussian, estimate_prior
+from fastcf.foldin import estimate_prior
+from fastcf.posterior import Gaussian
 from fastcf.data import simulate_ratings
 
 @pytest.fixture(scope='module')

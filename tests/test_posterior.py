@@ -4,7 +4,8 @@ from hypothesis import given, settings, strategies as st
 from fastcf.data import RatingsError, UnknownIdError
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
-from fastcf.posterior import Gaussian, cholesky, estimate_prior, group_ratings, link_slope, posterior, posterior_link
+from fastcf.foldin import estimate_prior
+from fastcf.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, posterior_link
 
 def plain(rows, cols, y, v, m, lam, alpha, row_count):
     "Means and precisions, one row at a time, in float64"
