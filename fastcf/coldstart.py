@@ -13,94 +13,60 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from fastcore.basics import ifnone
+from fastcore.basics import ifnone,patch
+from .data import Vocab
 from .learner import CFLearner
 from .metadata import MetadataEncoder,with_ids
-from .posterior import Gaussian,cholesky,group_ratings,link_slope,posterior,posterior_link
-from .foldin import RowPrior,estimate_prior,_gaussian_of,_row_posteriors
-
-# %% ../nbs/09_coldstart.ipynb #0e096b0c
-def _ridge(f, x, strengths):
-    "Means, the weights for each strength [s, d, k], and the eigenvalues and eigenvectors they came from"
-    fm,xm = f.mean(0),x.mean(0)
-    f = (f - fm).double()
-    val,vec = torch.linalg.eigh(f.T @ f)
-    val = val.clamp(min=0)
-    w = vec.T @ (f.T @ (x - xm).double()) # [d, k]
-    return fm,xm,[(vec @ (w / (val + s)[:, None])).to(x.dtype) for s in strengths],val,vec
-
-def _held_out(f, x, strengths, folds, seed):
-    "Errors of rows predicted from weights that never saw them, for each strength [s, n, k]"
-    fold = torch.randperm(len(f), generator=torch.Generator().manual_seed(seed)).to(f.device) % folds
-    res = x.new_empty(len(strengths), *x.shape)
-    for j in range(folds):
-        out = fold == j
-        fm,xm,ws,_,_ = _ridge(f[~out], x[~out], strengths)
-        for s,w in enumerate(ws): res[s, out] = x[out] - xm - (f[out] - fm) @ w
-    return res
-
-# %% ../nbs/09_coldstart.ipynb #29d2d966
-class Ridge:
-    "A linear model from features to vectors: its strength by the error of held-out rows, and how unsure it is of a new one"
-    strengths = [10. ** (e / 2) for e in range(-2, 13)]
-    def __init__(self,
-        f:Tensor, # Features [n, d]
-        x:Tensor, # Vectors [n, k]
-        moment:Tensor, # What an error counts: second moment of the vectors of the other side [k, k]
-        cov=0., # Mean covariance of the vectors themselves [k, k]
-        folds:int=5, # Parts of the rows that are predicted from the others
-        seed:int=0 # Seed of the parts
-    ):
-        errors = _held_out(f, x, self.strengths, min(folds, len(f)), seed)
-        mse = torch.einsum('snk,kl,snl->s', errors, moment, errors) / len(f)
-        best = int(mse.argmin())
-        self.held_out,self.strength = pd.Series(mse.cpu().numpy(), index=pd.Index(self.strengths, name='strength'), name='mse'),self.strengths[best]
-        self.f_mean,self.x_mean,(self.weight,),val,vec = _ridge(f, x, [self.strength])
-        self._inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
-        self.residual = _gaussian_of(errors[best], cov).cov() / (1 + self.leverage(f).mean())
-
-    def leverage(self,
-        f:Tensor # Features [n, d]
-    ) -> Tensor: # Variance of each prediction, in residual covariances [n]
-        "How far each row is from those that the weights were learned from"
-        return ((f - self.f_mean) @ self._inverse * (f - self.f_mean)).sum(1)
-
-    def gaussian(self,
-        f:Tensor, # Features [n, d]
-        times:Tensor # Of the residual covariance [n]
-    ) -> Gaussian: # Means [n, k] and precisions [n, k, k]
-        "Predicted vectors, with a multiple of the residual covariance"
-        return Gaussian(self.x_mean + (f - self.f_mean) @ self.weight, torch.cholesky_inverse(cholesky(self.residual)) / times[:, None, None])
+from .posterior import Gaussian,group_ratings,link_slope,posterior_link
+from .foldin import RowPrior,estimate_prior
+from .priors import Ridge,Tabular,Targets
 
 # %% ../nbs/09_coldstart.ipynb #be231f6b
 class MetadataPrior:
-    "What metadata lets one believe of a row's vector: a mean that is linear in the features, and a covariance from held-out rows"
+    "What metadata lets one believe of a row's vector: a mean that depends on the features, and a covariance from held-out rows"
     def __init__(self,
         learn:CFLearner, # A fitted learner
         is_item:bool=False, # Prior of items, or of users
         df:pd.DataFrame=None, # Metadata, one row an id, by default those that the loaders were given
         encoder=None, # Fitted `MetadataEncoder`, by default one of `df`
+        engine:str='linear', # 'linear' (a ridge regression), or 'tabular' (fastai's `TabularModel`)
         folds:int=5, # Parts of the rows that are predicted from the others
         max_rows:int=20_000, # Rows to learn from; of more, so many are sampled
-        seed:int=0 # Seed of sample and folds
+        seed:int=0, # Seed of samples, folds and first weights
+        **kwargs # Of the engine 'tabular': `epochs`, `lr`, `layers`, `ps`, `wd`, `bs`, `cbs`
     ):
         c = learn.dls.catalog
-        self.vocab,df = (c.item if is_item else c.user),ifnone(df, c.items if is_item else c.users)
-        if df is None: raise ValueError(f"df: there is no metadata of {self.vocab.name}s. Pass it here, or as {'items' if is_item else 'users'}= to the loaders.")
-        self.encoder,self.base = ifnone(encoder, MetadataEncoder(df)),estimate_prior(learn, is_item, max_rows, seed)
-        rows,*_,post = _row_posteriors(learn, is_item, max_rows, seed, self.base.noise)
-        moment = self.base.vectors.T @ self.base.vectors / len(self.base.vectors)
-        self.ridge = Ridge(self._features(df, self.vocab[rows.numpy()]), post.mean, moment, post.cov().mean(0), folds, seed)
+        name,df = (c.item if is_item else c.user).name,ifnone(df, c.items if is_item else c.users)
+        if df is None: raise ValueError(f"df: there is no metadata of {name}s. Pass it here, or as {'items' if is_item else 'users'}= to the loaders.")
+        if engine not in ('linear', 'tabular'): raise ValueError(f"engine: expected 'linear' or 'tabular', got {engine!r}")
+        if kwargs and engine == 'linear': raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
+        self.is_item,self.df,self.encoder,self.engine = is_item,with_ids(df),ifnone(encoder, MetadataEncoder(df)),engine
+        self.folds,self.max_rows,self.seed,self.kwargs = folds,max_rows,seed,kwargs
+        self.fit(learn)
+
+    def fit(self,
+        learn:CFLearner # The learner
+    ):
+        "Learn from a learner's tables; again, where they have changed"
+        c,(rows,seed,folds) = learn.dls.catalog,(self.max_rows, self.seed, self.folds)
+        self.vocab,self.others,self.rating_name = *((c.item, c.user) if self.is_item else (c.user, c.item)),c.rating_name
+        self.base = estimate_prior(learn, self.is_item, rows, seed)
+        t = Targets(learn, self.is_item, self.base, rows, seed)
+        f = self._features(self.df, self.vocab[t.rows.cpu().numpy()])
+        weights = {p: t.n**a for p,a in (('n⁰', 0), ('n^½', .5), ('n¹', 1))}
+        self.model = Ridge(f, t.x, t.error, t.cov, folds, seed, weights)
+        if self.engine == 'tabular': self.model = Tabular(f, t, self.encoder.columns, weights[self.model.weighted], folds, seed, **self.kwargs)
+        return self
 
     def _features(self, df, ids): return self.encoder.encode(df, ids)[0].to(self.base.vectors.device)
 
     def prior(self,
-        df:pd.DataFrame, # Metadata, one row an id, with or without ratings
+        df:pd.DataFrame=None, # Metadata, one row an id, with or without ratings; by default those that this prior knows
         ids=None # Ids, in this order; by default all of `df`
     ) -> Gaussian: # One normal distribution an id: means [n, k], precisions [n, k, k]
         "The prior of each id's vector: its factors, then its bias"
-        f = self._features(df, ids)
-        return self.ridge.gaussian(f, 1 + self.ridge.leverage(f))
+        f = self._features(ifnone(df, self.df), ids)
+        return self.model.gaussian(f, 1 + self.model.leverage(f))
 
 # %% ../nbs/09_coldstart.ipynb #2cef503c
 def expected_ratings(
@@ -178,7 +144,7 @@ class ProxyQuestions(MetadataPrior):
         values # Values of the attribute: a list
     ) -> Gaussian: # One normal distribution a value, of what its members have in common
         "What is known of some values; one that was never seen is as far from the mean as values are"
-        ridge = self.ridge
+        ridge = self.model
         at = torch.as_tensor(pd.Index(self.encoder.values).get_indexer([str(v) for v in values]), device=ridge.f_mean.device)
         f = torch.eye(len(ridge.f_mean), device=at.device)[at.clamp(min=0)] * (at >= 0)[:, None]
         return ridge.gaussian(f, (ridge.leverage(f) + (at < 0) / ridge.strength).clamp(min=1e-6))
@@ -192,7 +158,7 @@ def proxies(
     g,base = questions.vectors(values),questions.base
     rating,slope = (torch.stack([link_slope(base.vectors @ m + base.offsets, base.y_range)[j].mean() for m in g.mean]) for j in (0, 1))
     moment = base.vectors.T @ base.vectors / len(base.vectors)
-    spread = ((questions.ridge.residual + g.cov()) * moment).sum((1, 2)).sqrt() * slope
+    spread = ((questions.model.residual + g.cov()) * moment).sum((1, 2)).sqrt() * slope
     return pd.DataFrame(dict(value=values, member_count=questions.member_count[:len(values)].cpu().numpy(), rating=rating.cpu().numpy(), std=spread.cpu().numpy()))
 
 # %% ../nbs/09_coldstart.ipynb #f8f1fc82
@@ -205,6 +171,21 @@ def proxy_weight(
     moment = base.vectors.T @ base.vectors / len(base.vectors)
     left,all = (torch.einsum('nkl,kl->n', g.cov(), moment) for g in (after, before))
     return (left / all).clamp(0, 1)
+
+# %% ../nbs/09_coldstart.ipynb #5996ef1a
+@patch
+@torch.no_grad()
+def weight(self:MetadataPrior,
+    ratings:pd.DataFrame, # Ratings of new rows: columns as in training
+    df:pd.DataFrame=None # Metadata of these rows, by default those that this prior knows
+) -> pd.DataFrame: # id, rating_count, weight (from 1, nothing but metadata, to 0)
+    "How much of each new row is still its prior, after some ratings"
+    own,other = self.vocab.name,self.others.name
+    if (lost := [c for c in (own, other, self.rating_name) if c not in ratings]): raise ValueError(f"ratings: no column {lost[0]!r}; there are {list(ratings.columns)}. Rename one.")
+    ids = Vocab(ratings[own], own)
+    before,rows = self.prior(df, ids.ids),ids.rows(ratings[own])
+    after = fold_in_prior(before, self.base, rows, self.others.encode(ratings[other]), ratings[self.rating_name].to_numpy())
+    return pd.DataFrame({own: ids.ids, 'rating_count': np.bincount(rows, minlength=len(ids)), 'weight': proxy_weight(before, after, self.base).cpu().numpy()})
 
 # %% ../nbs/09_coldstart.ipynb #e4efc7e8
 def answer_proxies(
@@ -219,7 +200,7 @@ def answer_proxies(
     user = torch.cat([prior.mean[0, :-1], prior.mean.new_ones(1)]) # as the items' vectors see it
     vectors,offsets = torch.cat([g.mean[:, :-1], torch.ones_like(g.mean[:, :1])], 1),g.mean[:, -1]
     slope = link_slope(vectors @ prior.mean[0] + offsets, base.y_range)[1]
-    noise = base.noise + torch.einsum('k,nkl,l->n', user, g.cov() + questions.ridge.residual, user) * slope.square()
+    noise = base.noise + torch.einsum('k,nkl,l->n', user, g.cov() + questions.model.residual, user) * slope.square()
     groups = group_ratings(torch.zeros(len(answers), dtype=torch.long), torch.arange(len(answers)), 1, len(vectors)).to(vectors.device)
     said = torch.tensor([float(v) for v in answers.values()], device=vectors.device)
     return posterior_link(groups, torch.arange(len(answers), device=vectors.device), vectors, offsets, said, prior, 1 / noise, base.y_range)

@@ -202,21 +202,29 @@ def update(self:Folded,
     return self
 
 # %% ../nbs/07_foldin.ipynb #11c43732
+def _tables_key(learn):
+    "What changes when the tables do"
+    return [(p.data_ptr(), p._version, float(p.detach()[[0, -1]].sum())) for p in learn.model.parameters()]
+
+def _tables_key(learn):
+    "What changes when the tables do"
+    return [(p.data_ptr(), p._version, float(p.detach()[[0, -1]].sum())) for p in learn.model.parameters()]
+
 def row_prior(
     learn:CFLearner, # A fitted learner
     is_item:bool=False # Of new items, or of new users
 ) -> RowPrior: # As `estimate_prior`
     "The prior of one side, estimated when it is first asked for and again when the tables have changed"
-    key = [(p.data_ptr(), p._version, float(p.detach()[[0, -1]].sum())) for p in learn.model.parameters()]
-    kept = learn.__dict__.setdefault('_row_priors', {})
+    key,kept = _tables_key(learn),learn.__dict__.setdefault('_row_priors', {})
+    if is_item in kept and not len(learn.dls.train_ds): return kept[is_item][1] # an exported learner
     if is_item not in kept or kept[is_item][0] != key: kept[is_item] = key,estimate_prior(learn, is_item)
     return kept[is_item][1]
 
 # %% ../nbs/07_foldin.ipynb #8340dd2c
 def _fold(learn, checked, is_item, prior=None):
     "New rows of one side from their ratings, as `_new_ratings` gives them"
-    prior = ifnone(prior, row_prior(learn, is_item))
     ids,rows,cols,values = checked
+    if prior is None: prior = learn.priors[is_item].row_prior(learn, ids) if is_item in learn.priors else row_prior(learn, is_item)
     dev,cols_ = prior.vectors.device,torch.as_tensor(cols)
     groups = group_ratings(rows, cols_, len(ids), len(prior.offsets)).to(dev)
     cols_,r = cols_.to(dev),torch.as_tensor(values).to(dev)
@@ -229,7 +237,7 @@ def _fold(learn, checked, is_item, prior=None):
 @torch.no_grad()
 def fold_in(self:CFLearner,
     ratings, # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
-    prior:RowPrior|None=None # Belief before the ratings, by default that of `estimate_prior`
+    prior:RowPrior|None=None # Belief before the ratings, by default that of an attached prior, else of `estimate_prior`
 ) -> Folded: # Predicts, recommends, and can be updated
     "Vectors for users who were not there in training, from their ratings; nothing is trained"
     return _fold(self, _new_ratings(self, ratings, False), False, prior)
@@ -238,7 +246,7 @@ def fold_in(self:CFLearner,
 @torch.no_grad()
 def fold_in_items(self:CFLearner,
     ratings, # Ratings of new items: a frame, or a dictionary of user: rating for one
-    prior:RowPrior|None=None # Belief before the ratings, by default that of `estimate_prior`
+    prior:RowPrior|None=None # Belief before the ratings, by default that of an attached prior, else of `estimate_prior`
 ) -> Folded: # Predicts, recommends, and can be updated
     "Vectors for items that were not there in training, from their ratings; nothing is trained"
     return _fold(self, _new_ratings(self, ratings, True), True, prior)
@@ -246,8 +254,9 @@ def fold_in_items(self:CFLearner,
 # %% ../nbs/07_foldin.ipynb #50850675
 def _cov_of(learn, rows, is_item):
     "Covariances [n, k, k] of rows of the tables, and the prior of their side"
-    prior,t = row_prior(learn, is_item),learn.dls.train_ds
-    row,col = (t.items, t.users) if is_item else (t.users, t.items)
+    prior,(offsets,items) = row_prior(learn, is_item),learn.dls.seen
+    users = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+    row,col = (items, users) if is_item else (users, items)
     new = torch.full((len(learn.dls.catalog.item if is_item else learn.dls.catalog.user),), -1)
     new[rows] = torch.arange(len(rows))
     keep = new[row.long()] >= 0

@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/learner.html.md"""
 __all__ = ['FusedAdam', 'factors_and_biases', 'CFLearner', 'cf_learner', 'rmse_metric', 'add_spread']
 
 # %% ../nbs/03_learner.ipynb #7b7224e2
+from dataclasses import replace
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
@@ -70,6 +71,7 @@ def _listens(cb, event_name):
 # %% ../nbs/03_learner.ipynb #cb9a5d08
 class CFLearner(Learner):
     "A `Learner` for ratings: ids in, ids out"
+    priors = {} # of users (False) and of items (True): what serves ids without training ratings, see `attach_prior`
     def _bn_bias_state(self, with_bias):
         biases = L(factors_and_biases(self.model)[1]) if with_bias and isinstance(self.model, EmbeddingDotBias) else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
@@ -175,14 +177,14 @@ def predict(self:CFLearner,
     "Predicted ratings for pairs of ids"
     if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
     df,single = _pairs(self, users, items)
-    rows = [_known_rows(self, df.iloc[:, j], j == 1, unknown) for j in range(2)]
+    rows = [_known_rows(self, df.iloc[:, j], j == 1, 'nan' if j in self.priors else unknown) for j in range(2)]
     ok,device = (rows[0] >= 0) & (rows[1] >= 0),self.model.user_bias.weight.device
-    preds = np.full(len(df), np.nan, dtype='float32')
-    u,i = (torch.as_tensor(r[ok]).split(2**18) for r in rows)
+    preds,std = np.full((2, len(df)), np.nan, dtype='float32')
+    spread,(u,i) = interval is not None or return_std,(torch.as_tensor(r[ok]).split(2**18) for r in rows)
     if ok.any(): preds[ok] = torch.cat([self.model(a.to(device), b.to(device)).float().cpu() for a,b in zip(u, i)]).numpy()
-    if interval is None and not return_std: return float(preds[0]) if single else df.assign(prediction=preds)
-    std = np.full(len(df), np.nan, dtype='float32')
-    if ok.any(): std[ok] = self.prediction_std(*(torch.as_tensor(r[ok]) for r in rows))
+    if ok.any() and spread: std[ok] = self.prediction_std(*(torch.as_tensor(r[ok]) for r in rows))
+    if self.priors and not ok.all(): preds[~ok],std[~ok] = self._predict_new(df[~ok], spread)
+    if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
     return add_spread(df.assign(prediction=preds), std, interval, return_std, self.model.y_range)
 
 # %% ../nbs/03_learner.ipynb #76eb4e55
@@ -199,12 +201,12 @@ def _blocks(rows, item_count):
     parts = rows.split(max(1, _BLOCK // item_count))
     return parts if len(parts) < 8 else progress_bar(parts, leave=False)
 
-def _ranked(c, vocab, rows, top, id_col, value):
-    "A frame of the best items for each of `rows` [b] of `vocab`: `top` are values and columns [b, k], best first"
+def _ranked(c, name, ids, top, id_col, value):
+    "A frame of the best items for each of `ids` [b]: `top` are values and columns [b, k], best first"
     vals,cols = (torch.cat(o).cpu().numpy() for o in zip(*top))
     b,k = np.nonzero(np.isfinite(vals))
     items = cols[b, k]
-    res = {vocab.name: vocab[rows.numpy()[b]], 'rank': k + 1, id_col: c.item[items]}
+    res = {name: pd.Index(ids, tupleize_cols=False)[b], 'rank': k + 1, id_col: c.item[items]}
     if (titles := c.titles(items)) is not None: res['title'] = titles
     return pd.DataFrame(res | {value: vals[b, k]})
 
@@ -212,10 +214,20 @@ def _ranked(c, vocab, rows, top, id_col, value):
 def _strike_seen(scores, rows, seen):
     "Set to minus infinity what the users in `rows` have rated; `scores` [b, items] is changed"
     offsets,items = seen
-    n = offsets[rows+1] - offsets[rows]
+    n = (offsets[rows+1] - offsets[rows]).clamp(min=0) # none where a row is -1
     b = torch.repeat_interleave(torch.arange(len(rows)), n)
     at = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n) + torch.repeat_interleave(offsets[rows], n)
     scores[b.to(scores.device), items[at].long().to(scores.device)] = -torch.inf
+
+def _choices(learn, items, min_ratings):
+    "The catalog, longer by the new items among those to choose from, and which of its items are left out"
+    c,prior,out = learn.dls.catalog,learn.priors.get(True),learn.dls.counts() < max(1, min_ratings)
+    ids = _listed(items) if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
+    rows = _known_rows(learn, ids, True, 'error' if prior is None else 'nan')
+    if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
+    if not (rows < 0).any(): return c,out
+    new = pd.Index(ids, tupleize_cols=False)[rows < 0].unique()
+    return replace(c, item=c.item.ids.append(new), items=prior.df),torch.cat([out, out.new_zeros(len(new))])
 
 # %% ../nbs/03_learner.ipynb #ef327865
 @patch
@@ -224,18 +236,22 @@ def recommend(self:CFLearner,
     users, # A user's id or several
     k:int=10, # How many items for each
     exclude_seen:bool=True, # Leave out what the user rated in training
-    min_ratings:int=1 # Leave out items with fewer training ratings
+    min_ratings:int=1, # Leave out items with fewer training ratings; with an attached prior, 0 adds the new items of its metadata
+    items=None # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction
     "The best items for some users"
-    users,k,c = _listed(users),_count('k', k),self.dls.catalog
-    rows = torch.as_tensor(_known_rows(self, users, False, 'error'))
-    rare = (self.dls.counts() < max(1, min_ratings)).to(self.model.item_bias.weight.device)
-    tops = []
-    for part in _blocks(rows, len(c.item)):
-        scores = score_all(self.model, part.to(rare.device)).float().masked_fill(rare, -torch.inf)
-        if exclude_seen: _strike_seen(scores, part, self.dls.seen)
-        tops.append(scores.topk(min(k, len(c.item))))
-    return _ranked(c, c.user, rows, tops, c.item.name, 'prediction')
+    users,k = _listed(users),_count('k', k)
+    rows = torch.as_tensor(_known_rows(self, users, False, 'nan' if False in self.priors else 'error'))
+    (c,out),device,tops = _choices(self, items, min_ratings),self.model.item_bias.weight.device,[]
+    complete = self._new_scorer(c.item) if self.priors else None
+    complete = self._new_scorer(c.item) if self.priors else None
+    for at in _blocks(torch.arange(len(rows)), len(out)):
+        scores = score_all(self.model, rows[at].clamp(min=0).to(device)).float()
+        if complete: scores = complete(scores, [users[j] for j in at], rows[at])
+        scores = scores.masked_fill(out.to(device), -torch.inf)
+        if exclude_seen: _strike_seen(scores, rows[at], self.dls.seen)
+        tops.append(scores.topk(min(k, len(out))))
+    return _ranked(c, c.user.name, users, tops, self.dls.catalog.item.name, 'prediction')
 
 # %% ../nbs/03_learner.ipynb #87834b13
 @patch
@@ -256,7 +272,7 @@ def similar_items(self:CFLearner,
         cos = (unit[part] @ unit.T).masked_fill(rare, -torch.inf)
         cos[torch.arange(len(part), device=part.device), part] = -torch.inf
         tops.append(cos.topk(min(k, len(c.item))))
-    return _ranked(c, c.item, rows, tops, f'similar_{c.item.name}', 'similarity')
+    return _ranked(c, c.item.name, items, tops, f'similar_{c.item.name}', 'similarity')
 
 # %% ../nbs/03_learner.ipynb #3576d6fe
 @patch

@@ -1,11 +1,12 @@
 "Priors from metadata and proxies: against plain computations, on data whose truth is known, and at the edges"
 import numpy as np, pandas as pd, pytest, torch
-from fastcf.coldstart import MetadataPrior, ProxyQuestions, _held_out, _ridge, answer_proxies, expected_ratings, fold_in_prior, proxies, proxy_weight, rating_variance
+from fastcf.coldstart import MetadataPrior, ProxyQuestions, answer_proxies, expected_ratings, fold_in_prior, proxies, proxy_weight, rating_variance
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
 from fastcf.foldin import estimate_prior
 from fastcf.posterior import Gaussian
 from fastcf.data import simulate_ratings
+from fastcf.priors import _held_out, _parts, _ridge
 
 @pytest.fixture(scope='module')
 def town():
@@ -44,7 +45,7 @@ def test_metadata_that_matters_is_found(town, is_item):
     assert error(p, cold, is_item, g, ids) < error(p, cold, is_item, same(p, len(ids)), ids) - .05
     assert torch.linalg.eigvalsh(g.precision).min() > 0
     trace = lambda c: (c * (p.base.vectors.T @ p.base.vectors)).sum()
-    assert trace(p.ridge.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
+    assert trace(p.model.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
 
 def test_metadata_without_meaning_changes_little(town):
     noise = town['users'].assign(city=np.random.default_rng(1).permutation(['a', 'b', 'c'] * 100))
@@ -52,7 +53,7 @@ def test_metadata_without_meaning_changes_little(town):
     df,ids = town['df'],list(range(240, 300))
     cold = df[(df.user >= 240) & (df.item < 160)]
     assert abs(error(p, cold, False, p.prior(noise, ids), ids) - error(p, cold, False, same(p, 60), ids)) < .03
-    assert p.ridge.strength >= 10
+    assert p.model.strength >= 10
 
 def test_intervals_hold(town):
     df,ids = town['df'],list(range(240, 300))
@@ -89,19 +90,22 @@ def test_new_items_start_from_proxies_and_become_themselves(town):
         before = w.mean()
     assert before < .5
 
-def test_ridge_is_the_plain_one():
+@pytest.mark.parametrize('even', [True, False])
+def test_ridge_is_the_plain_one(even):
     g = torch.Generator().manual_seed(0)
-    f,x = torch.randn(30, 6, generator=g),torch.randn(30, 3, generator=g)
-    fm,xm,ws,val,vec = _ridge(f, x, [.1, 10.])
-    fc = (f - f.mean(0)).double()
-    for s,w in zip([.1, 10.], ws):
-        plain = torch.linalg.solve(fc.T @ fc + s * torch.eye(6, dtype=torch.float64), fc.T @ (x - x.mean(0)).double())
-        torch.testing.assert_close(w.double(), plain, atol=1e-5, rtol=1e-4)
-    e = _held_out(f, x, [.1], 30, 0)[0]
-    i = 7
-    a = torch.arange(30) != i
-    fm,xm,(w,),_,_ = _ridge(f[a], x[a], [.1])
-    torch.testing.assert_close(e[i], x[i] - xm - (f[i] - fm) @ w)
+    f,x,w = torch.randn(30, 6, generator=g),torch.randn(30, 3, generator=g),torch.ones(30) if even else torch.rand(30, generator=g) * 9
+    def plain(f, x, w, s):
+        w = (w / w.mean()).double()
+        fm,xm = ((w[:, None] * o).mean(0) for o in (f.double(), x.double()))
+        W = torch.diag(w)
+        return fm,xm,torch.linalg.solve((f - fm).T @ W @ (f - fm) + s * torch.eye(6, dtype=torch.float64), (f - fm).T @ W @ (x - xm))
+    fm,xm,ws,val,vec = _ridge(f, x, w, [.1, 10.])
+    for s,b in zip([.1, 10.], ws): torch.testing.assert_close(b.double(), plain(f, x, w, s)[2], atol=1e-5, rtol=1e-4)
+    got = _held_out(f, x, w, [.1], 30, 0)[0]
+    a = torch.arange(30) != 7
+    fm,xm,b = plain(f[a], x[a], w[a], .1)
+    torch.testing.assert_close(got[7].double(), xm + (f[7] - fm) @ b, atol=1e-5, rtol=1e-4)
+    assert sorted(torch.bincount(_parts(32, 5, 0)).tolist()) == [6, 6, 6, 7, 7]
 
 def test_values_with_one_member_none_rated_many_and_none_at_all(town):
     items = town['items'].copy()
