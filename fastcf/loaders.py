@@ -259,7 +259,7 @@ def from_csv(cls:CFDataLoaders,
 ): # `CFDataLoaders`
     "Loaders from a CSV file of ratings"
     try: df = pd.read_csv(csv, **(read_kwargs or {}))
-    except pd.errors.ParserError as e: raise ValueError(f"csv: {csv} has not the same number of columns in each row ({e}). Perhaps another separator, read_kwargs=dict(sep=';'), or lines above the table, read_kwargs=dict(skiprows=1).") from e
+    except pd.errors.ParserError as e: raise ValueError(f"csv: {csv} has not the same number of columns in each row ({str(e).strip()}). Perhaps another separator, read_kwargs=dict(sep=';'), or lines above the table, read_kwargs=dict(skiprows=1).") from e
     except UnicodeDecodeError as e: raise ValueError(f"csv: {csv} is not in UTF-8 ({e}). Most such files are in read_kwargs=dict(encoding='cp1252').") from e
     return cls.from_df(df, **kwargs)
 
