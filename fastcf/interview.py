@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
-from .coldstart import expected_ratings,rating_variance
+from .coldstart import expected_ratings,fold_in_prior,rating_variance
 from .data import Vocab,check_ratings,id_repr
 from .learner import CFLearner
 from .posterior import Gaussian
@@ -38,19 +38,33 @@ class Interview:
         self.page_size,self.pages,self.strategy,self.min_gain,self.seed = int(page_size),int(pages),strategy,min_gain,seed
         self.about = dict(about or {})
         self.habits = self.teach.about(pd.DataFrame({'user': [0], **{k: [v] for k,v in self.about.items()}}).set_index('user')) if self.about else None
-        self.catalog,self.log,self._beliefs = self.teach.learn.dls.catalog,[],None # log: ('page', ids), ('answer', {id: rating or None}), ('skip', None)
+        self.catalog,self.log,self._beliefs = self.teach.learn.dls.catalog,[],None # log: ('page', ids), ('answer', {id: rating or None}), ('skip', None); ('reply', {...}) and ('unsay', ids) leave the page open
+        self.watchers = [] # Functions without arguments, called after each change
 
     @property
     def replies(self):
         "Everything said so far, {id: rating or None}; what was said last counts"
-        return {k: v for what,o in self.log if what == 'answer' for k,v in o.items()}
+        res = {}
+        for what,o in self.log:
+            if what in ('answer', 'reply'): res.update(o)
+            elif what == 'unsay': res = {k: v for k,v in res.items() if k not in o}
+        return res
+
+    @property
+    def open_page(self):
+        "Ids of the page that waits for replies, or `None`"
+        ends = [(what, o) for what,o in self.log if what in ('page', 'answer', 'skip')]
+        return ends[-1][1] if ends and ends[-1][0] == 'page' else None
 
     @property
     def page_count(self):
         "Pages that were answered or skipped"
-        return sum(a[0] == 'page' and b[0] != 'page' for a,b in zip(self.log, self.log[1:]))
+        return sum(what == 'page' for what,_ in self.log) - (self.open_page is not None)
 
-    def _write(self, what, o): self.log.append((what, o)); self._beliefs = None
+    def _write(self, what, o): self.log.append((what, o)); self._changed()
+    def _changed(self):
+        self._beliefs = None
+        for f in list(self.watchers): f()
 
     def beliefs(self) -> Beliefs: # Of one newcomer
         "What is believed now"
@@ -64,7 +78,7 @@ class Interview:
 def _asked(self):
     "Items on pages or replied to, bool [1, items]"
     res = torch.zeros(1, len(self.catalog.item), dtype=torch.bool)
-    ids = [i for what,o in self.log if what != 'skip' for i in o]
+    ids = [i for what,o in self.log if o for i in o]
     if ids: res[0, self.catalog.item.rows(ids)] = True
     return res
 
@@ -76,20 +90,23 @@ def _frame(self, rows, **cols):
 @patch
 def next_page(self:Interview) -> pd.DataFrame|None: # item, title and year if there are any, chance that it was seen; `None` when the interview is over
     "The items to ask about; the same ones until they are answered or skipped"
-    if not (self.log and self.log[-1][0] == 'page'):
+    if self.open_page is None:
         if self.page_count >= self.pages or (self.min_gain > 0 and self.log and self._gain() < self.min_gain): return None
         rows = self.teach.choose(self.beliefs(), _asked(self), self.page_size, self.strategy)[0].numpy()
         if len(rows) == 0: return None
-        self.log.append(('page', self.catalog.item[rows].tolist()))
-    rows = self.catalog.item.rows(self.log[-1][1])
+        self._write('page', self.catalog.item[rows].tolist())
+    rows = self.catalog.item.rows(self.open_page)
     extra = self.catalog.items
     years = {} if extra is None or 'year' not in extra else dict(year=extra['year'].reindex(self.catalog.item[rows]).to_numpy())
     return _frame(self, rows, **years, seen=self.beliefs().seen[0, rows].numpy())
 
 # %% ../nbs/10_interview.ipynb #498cb957
+_plain = lambda o: o.item() if isinstance(o, np.generic) else o # ids that JSON can write
+
 @patch
 def answer(self:Interview,
-    replies:dict # Item's id to its rating, or to `None` for "have not seen"; items that were not asked for are welcome
+    replies:dict, # Item's id to its rating, or to `None` for "have not seen"; items that were not asked for are welcome
+    done:bool=True # Whether the page is done; otherwise it stays open for more replies
 ):
     "Reply to the page; what is left out stays unknown"
     if not isinstance(replies, dict): raise TypeError(f"replies: expected a dict such as {{item: rating or None}}, got {type(replies).__name__}")
@@ -98,23 +115,26 @@ def answer(self:Interview,
     for k,v in replies.items():
         if v is not None and not (isinstance(v, (int, float, np.number)) and np.isfinite(v) and lo <= v <= hi):
             raise ValueError(f"replies: {id_repr(k)} has {v!r}; expected a rating{'' if np.isinf(lo) else f' from {lo:g} to {hi:g}'}, or None for what was not seen")
-    plain = lambda o: o.item() if isinstance(o, np.generic) else o
-    self._write('answer', {plain(k): None if v is None else float(v) for k,v in replies.items()})
+    self._write('answer' if done else 'reply', {_plain(k): None if v is None else float(v) for k,v in replies.items()})
     return self
 
 @patch
-def skip(self:Interview):
-    "Leave the page unanswered; its items are not asked again"
-    if not (self.log and self.log[-1][0] == 'page'): raise ValueError("skip: there is no open page. Call next_page() first.")
-    self._write('skip', None)
+def skip(self:Interview,
+    items=None # Ids of items whose replies are taken back, the page staying open; by default the page is left as it is
+):
+    "Leave the page, or some items, unanswered; they are not asked again"
+    if items is not None: self.catalog.item.encode(list(items))
+    elif self.open_page is None: raise ValueError("skip: there is no open page. Call next_page() first.")
+    self._write(*(('skip', None) if items is None else ('unsay', [_plain(i) for i in items])))
     return self
 
 @patch
 def undo(self:Interview):
-    "Take the last replies, or the last skip, back; their page is open again"
+    "Take back what was done last, replies or a skip; their page is open again"
     at = [i for i,(what,_) in enumerate(self.log) if what != 'page']
     if not at: raise ValueError("undo: nothing was answered or skipped yet")
-    self.log,self._beliefs = self.log[:at[-1]],None
+    self.log = self.log[:at[-1]]
+    self._changed()
     return self
 
 # %% ../nbs/10_interview.ipynb #fc86e2ce
@@ -144,8 +164,11 @@ def explain(self:Interview,
     rows = self.catalog.item.rows(ids)
     habits = None if self.habits is None else Gaussian(self.habits.mean.expand(n + 1, -1), self.habits.precision.expand(n + 1, -1, -1))
     without,reply = np.nonzero(~np.eye(n, dtype=bool))
-    b = self.teach.beliefs(np.concatenate([without, np.full(n, n)]), rows[np.concatenate([reply, np.arange(n)])], ratings[np.concatenate([reply, np.arange(n)])], n + 1, habits)
-    p = expected_ratings(b.taste, self.teach.base, torch.arange(n + 1), torch.full((n + 1,), at))
+    row,said = np.concatenate([without, np.full(n, n)]),np.concatenate([reply, np.arange(n)])
+    rated,t = ~np.isnan(ratings[said]),self.teach
+    prior = t.prior(t.seen.posterior(row, rows[said], rated, n + 1, habits))
+    taste = fold_in_prior(prior, t.base, row[rated], rows[said[rated]], ratings[said[rated]])
+    p = expected_ratings(taste, t.base, torch.arange(n + 1), torch.full((n + 1,), at))
     res = _frame(self, rows, reply=ratings, effect=(p[-1] - p[:-1]).numpy())
     return res.sort_values('effect', key=abs, ascending=False, ignore_index=True)
 
@@ -184,7 +207,7 @@ def from_json(cls:Interview,
     "Go on with an interview"
     d = json.loads(text)
     res = cls(learn, **{k: d[k] for k in ('page_size', 'pages', 'strategy', 'about', 'min_gain', 'seed')})
-    res.log = [(what, {k: v for k,v in o} if what == 'answer' else o) for what,o in d['log']]
+    res.log = [(what, {k: v for k,v in o} if what in ('answer', 'reply') else o) for what,o in d['log']]
     for what,o in res.log:
         if o: res.catalog.item.encode(list(o))
     return res

@@ -161,13 +161,15 @@ def test_json(world):
     with pytest.raises(UnknownIdError): Interview.from_json(world['teach'], json.dumps(broken))
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.one_of(st.just('page'), st.just('skip'), st.just('undo'), st.dictionaries(st.integers(0, 119), st.one_of(st.none(), st.integers(1, 5)), max_size=6)), max_size=10))
+@given(st.lists(st.one_of(st.just('page'), st.just('skip'), st.just('undo'), st.just('part'), st.just('unsay'), st.dictionaries(st.integers(0, 119), st.one_of(st.none(), st.integers(1, 5)), max_size=6)), max_size=10))
 def test_any_order_of_events(world, events):
     iv = Interview(world['teach'], page_size=6, pages=3)
     for e in events:
         try:
             if e == 'page': iv.next_page()
             elif e == 'skip': iv.skip()
+            elif e == 'part': iv.answer({7: 2, 9: None}, done=False)
+            elif e == 'unsay': iv.skip([7])
             elif e == 'undo': iv.undo()
             else: iv.answer(e)
         except ValueError as err: assert 'no open page' in str(err) or 'nothing was answered' in str(err)
@@ -234,3 +236,26 @@ def test_metadata_to_start_from():
     a,b = (simulate_interview(teach, cold[ask], cold[~ask], ['seen'], 10, 1, users=o) for o in (users, None))
     assert a.answers[1] > b.answers[1] + 1
     with pytest.raises(ValueError, match='users: the learner knows no metadata'): Interview(trained(simulate_ratings(30, 30, 300, seed=0), k=2), about=dict(age=3))
+
+def test_replies_one_at_a_time(world):
+    "The page stays open, each reply can be taken back, and in the end it is the same as all at once"
+    iv,seen = Interview(world['teach'], page_size=5, pages=2),[]
+    iv.watchers.append(lambda: seen.append(len(iv.log)))
+    page = iv.next_page()
+    a,b,c = page.item[:3]
+    iv.answer({a: 5}, done=False).answer({b: None}, done=False).answer({c: 1}, done=False)
+    assert iv.open_page == page.item.tolist() and iv.next_page().item.equals(page.item) and iv.page_count == 0 and seen == [1, 2, 3, 4]
+    back = Interview.from_json(world['teach'], iv.to_json())
+    assert back.open_page == iv.open_page and back.replies == iv.replies == {a: 5, b: None, c: 1}
+    iv.skip([c])
+    assert iv.replies == {a: 5, b: None} and iv.open_page
+    iv.undo()
+    assert iv.replies == {a: 5, b: None, c: 1}
+    iv.undo().answer({})
+    assert iv.replies == {a: 5, b: None} and iv.page_count == 1 and iv.open_page is None
+    once = Interview(world['teach'], page_size=5, pages=2)
+    once.next_page(); once.answer({a: 5, b: None})
+    assert once.next_page().equals(iv.next_page()) and once.recommend().equals(iv.recommend())
+    iv.undo()
+    assert iv.open_page == page.item.tolist() and iv.replies == {a: 5, b: None}
+    with pytest.raises(UnknownIdError): iv.skip([999])

@@ -6,7 +6,7 @@ from packaging.requirements import Requirement
 import fastcf
 
 ROOT = Path(__file__).parent.parent
-ROOMS = 'sources data loaders model learner lr_finder stats sinks diagnosis tables plots callbacks posterior foldin metadata sampler intervals engines priors coldstart attach questions interview demo all'.split() # each imports from those before it only
+ROOMS = 'sources data loaders model learner lr_finder stats sinks diagnosis tables plots callbacks posterior foldin metadata sampler intervals engines priors coldstart attach questions interview widget demo all'.split() # each imports from those before it only
 
 def facts():
     "Every setting of the three files, as {file: {key: value}}"
