@@ -69,6 +69,7 @@ def before_fit(self:EmbeddingStats):
     self.run = really_fits(self.learn) and (rank_distrib() == 0 or bool(self.stop_on))
     if not self.run: return
     self._tables,self._data = embedding_tables(self.learn.model, self.names),TrainingColumns(self.learn.dls)
+    self._span = _span_of(self._data.targets)
     if not self._tables: raise ValueError("EmbeddingStats: the model has no nn.Embedding, so there is nothing to look at")
     xb = self._data.batch(next(self.learn.model.parameters()).device)
     self._columns = input_columns(self.learn.model, xb) if xb else {}
@@ -226,9 +227,8 @@ def _look_at(self:EmbeddingStats, name, w, rows):
     if known: about['unrated'] = ids(unrated.nonzero().squeeze(1)[:5])
     return View(name, stats, self._start[name], (n, k), self._span, link_range(self.learn.model), self.epochs, unrated.float().mean().item() if known else None, rows=about)
 
-@patch(as_prop=True)
-def _span(self:EmbeddingStats):
-    y = self._data.targets
+def _span_of(y):
+    "Highest less lowest finite rating, or `None`"
     y = None if y is None else y[y.isfinite()]
     return None if y is None or len(y) == 0 else float(y.max() - y.min())
 
