@@ -59,6 +59,11 @@ def test_pictures_have_size_and_words(site, tmp_path):
     assert all('width="3" height="2"' in o and 'src="images/made_' in o for o in got)
     assert [re.search('alt="(.*?)" width', o)[1] for o in got] == ['The loss of learn falls, as it &quot;should&quot;', 'Two &lt;lines&gt;', 'Map']
 
+def test_pictures_that_are_files_are_copied_with_their_size(site):
+    images = {}
+    got = site.pictures('See ![the "page"](images/interview.png) and ![none](images/nowhere.png)', site.pages[0], images)
+    assert list(images) == ['images/interview.png'] and re.search(r'alt="the &quot;page&quot;" width="\d+" height="\d+"', got) and '![none](images/nowhere.png)' in got
+
 def test_small_helpers():
     assert alt_text('One.\n\nTwo\nthree:') == 'Two three' and html_table('<p>') == ''
     assert html_table('<table><tr><th>a</th></tr><tr><td>1</td></tr></table>') == '| a |\n|---|\n| 1 |\n\n'
