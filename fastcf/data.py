@@ -62,6 +62,16 @@ def _blank(s):
     return res
 
 # %% ../nbs/00_data.ipynb #d8ac7961
+_TIME = r'\s*(\d{4}-\d\d?-\d\d?|\d\d?([./])\d\d?\2\d{4})([T ]\d\d?:\d\d.*)?\s*'
+
+def _text_faults(s, faults):
+    "Faults of ids that are text: times, or the same id with and without spaces around it"
+    ids = pd.Series(s.unique(), dtype=object)
+    if len(ids) and ids.head(1000).str.fullmatch(_TIME).all(): return faults.append(_fault(s.name, f"times such as {ids[0]!r}, which are no ids", "Name the id column with user_name= or item_name="))
+    bare = ids.str.strip()
+    twice = s.isin(set(ids[bare.duplicated(keep=False) & (bare != ids)]))
+    if twice.any(): faults.append(_fault(s.name, f"{_n(twice, 'id')} that would be another's, but for spaces around it", f"Strip them: df[{s.name!r}] = df[{s.name!r}].str.strip()", twice))
+
 def _clean_ids(s, faults):
     "`s` as plain ids; what cannot be mended is appended to `faults`"
     s = _plain(s)
@@ -77,6 +87,7 @@ def _clean_ids(s, faults):
     elif kind == 'integer' and not gone.any(): s = s.astype('int64') if s.dtype != 'uint64' else s
     elif kind in ('boolean', 'complex') or kind.startswith(('date', 'time', 'period', 'interval')):
         faults.append(_fault(s.name, f"{kind} values, which are no ids", "Name the id column with user_name= or item_name="))
+    elif kind == 'string': _text_faults(there, faults)
     elif kind.startswith('mixed'):
         types = there.map(lambda o: type(o).__name__).value_counts()
         if len(types) > 1 or not all(hasattr(o, '__hash__') and o.__hash__ for o in there.iloc[:1]):
@@ -85,6 +96,16 @@ def _clean_ids(s, faults):
     return s
 
 # %% ../nbs/00_data.ipynb #79bb6918
+def _not_numbers(s, n):
+    "What is wrong with the values `s`, of a column of `n`, that are no numbers, and how to mend it"
+    comma = s.astype(str).str.fullmatch(r'\s*-?\d+,\d+\s*')
+    words = pd.unique(s[~comma].astype(str))
+    some = ', '.join(map(repr, words[:3])) + (', ...' if len(words) > 3 else '')
+    said = f"{len(s):,} value{'' if len(s) == 1 else 's'} not a number, such as {s.iloc[0]!r}"
+    if comma.any(): return said,"Decimal commas: read_csv(..., decimal=',')" + (f"; and {(~comma).sum():,} of the values are none even so: {some}. If these mean that there is no rating: read_csv(..., na_values=[{', '.join(map(repr, words[:3]))}])" if len(words) else '')
+    if len(s) == n and len(words) <= min(20, n // 2): return f"{said[:-len(repr(s.iloc[0]))]}{some}","Number them in an order that you choose: df[{0!r}] = df[{0!r}].map({{{1}}})".format(s.name, ', '.join(f'{w!r}: {j}' for j,w in enumerate(words[:3], 1)) + (', ...' if len(words) > 3 else ''))
+    return said,f"Look at df.loc[[{', '.join(map(repr, s.index[:3]))}]], mend or drop"
+
 def _clean_values(s, rating_range, faults):
     "`s` as float64; what cannot be mended is appended to `faults`, what was mended is returned as sentences"
     s,notes = _plain(s),[]
@@ -95,9 +116,7 @@ def _clean_values(s, rating_range, faults):
     if s.dtype == object or pd.api.types.is_string_dtype(s):
         num,empty = pd.to_numeric(s, errors='coerce'),_blank(s) | s.map(lambda o: str(o).strip().lower() in ('nan', 'na', 'none', 'null'))
         bad = num.isna() & ~empty
-        comma = s[bad].astype(str).str.fullmatch(r'\s*-?\d+,\d+\s*').any()
-        fix = "Decimal commas: read_csv(..., decimal=',')" if comma else f"Look at df.loc[[{', '.join(map(repr, s.index[bad][:3]))}]], mend or drop"
-        if bad.any(): faults.append(_fault(s.name, f"{_n(bad, 'value')} not a number, such as {s[bad].iloc[0]!r}", fix, bad))
+        if bad.any(): faults.append(_fault(s.name, *_not_numbers(s[bad], len(s)), bad))
         elif pd.api.types.infer_dtype(s, skipna=True) == 'string': notes.append(f"{s.name!r}: text became numbers")
         s = num.mask(bad, np.nan)
         missing = num.isna() & empty
@@ -129,7 +148,7 @@ def _find_columns(df, names):
     for role,name in names.items():
         if name is not None and name not in have: faults.append(_fault(name, f"no such column for {role}; there are {have}", f"Pass the right {role}"))
     sep = next((o for o in ';\t|' if o in str(have[0])), None) if len(have) == 1 else None
-    fix = f"Another separator: read_csv(..., sep={sep!r})" if sep else "Columns are user, item, rating, in that order, or named"
+    fix = f"Another separator: read_csv(..., sep={sep!r})" if sep else "Something stands above the table, it seems: read_csv(..., skiprows=1)" if df.index.nlevels > 1 else "Columns are user, item, rating, in that order, or named"
     if len(have) < 3: faults.append(_fault('columns', f"a table of ratings needs three columns, this one has {have}", fix))
     if df.columns.has_duplicates: faults.append(_fault('columns', f"two columns have the same name: {have}", "Rename one: df.columns = [...]"))
     if df.columns.nlevels == 1 and df.columns.hasnans: faults.append(_fault('columns', f"a column has no name: {have}", "Name it: df.columns = [...]"))
@@ -137,6 +156,7 @@ def _find_columns(df, names):
     if faults: raise RatingsError(faults)
     found = [names[r+'_name'] if names.get(r+'_name') is not None else have[i] for i,r in enumerate(roles)]
     index = [c for c in found if str(c).startswith('Unnamed: ') and c not in names.values()]
+    if len(index) > 1: raise RatingsError([_fault('columns', f"most have no name: {have}", "Something stands above the table, it seems: read_csv(..., skiprows=1), or as many lines as there are")])
     if index: raise RatingsError([_fault(index[0], "the first three columns are taken, and this one, without a name, looks like an index that was saved with the table", "read_csv(..., index_col=0), or pass user_name, item_name and rating_name")])
     if len(set(found)) < 3: raise RatingsError([_fault(found, "one column would serve twice", "Pass user_name, item_name and rating_name, all different")])
     return found
@@ -152,7 +172,7 @@ def find_time(
     if time_name is None: return
     s = _plain(df[time_name])
     if s.dtype == object or pd.api.types.is_string_dtype(s): s = pd.to_datetime(s, errors='coerce')
-    if s.isna().any(): raise RatingsError([_fault(time_name, f"{s.isna().sum()} times that are missing or cannot be read", "Mend them, or drop the column if time plays no part", s.isna())])
+    if s.isna().any(): raise RatingsError([_fault(time_name, f"{s.isna().sum()} times that are missing or cannot be read", f"Mend them or drop the rows; where the day comes first: df[{time_name!r}] = pd.to_datetime(df[{time_name!r}], dayfirst=True)", s.isna())])
     return s
 
 # %% ../nbs/00_data.ipynb #8d22792f
@@ -169,7 +189,8 @@ def _merge_pairs(df, user, item, rating, duplicates, time_name, faults):
     last = np.sort(order[~pair.iloc[order].duplicated(keep='last').to_numpy()])
     res = df.iloc[last].copy()
     if duplicates == 'mean': res[rating] = df[rating].groupby(pair.to_numpy()).mean().loc[pair.iloc[last]].to_numpy()
-    return res,[f"{len(df)-len(res)} repeated pairs were merged ({duplicates})"]
+    by = 'by the order of rows' if time is None else f'by {time.name!r}'
+    return res,[f"{len(df)-len(res)} repeated pairs were merged ({duplicates}{', ' + by if duplicates == 'last' else ''})"]
 
 # %% ../nbs/00_data.ipynb #a512f130
 def check_ratings(

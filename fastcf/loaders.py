@@ -258,7 +258,10 @@ def from_csv(cls:CFDataLoaders,
     **kwargs # As for `from_df`
 ): # `CFDataLoaders`
     "Loaders from a CSV file of ratings"
-    return cls.from_df(pd.read_csv(csv, **(read_kwargs or {})), **kwargs)
+    try: df = pd.read_csv(csv, **(read_kwargs or {}))
+    except pd.errors.ParserError as e: raise ValueError(f"csv: {csv} has not the same number of columns in each row ({str(e).strip()}). Perhaps another separator, read_kwargs=dict(sep=';'), or lines above the table, read_kwargs=dict(skiprows=1).") from e
+    except UnicodeDecodeError as e: raise ValueError(f"csv: {csv} is not in UTF-8 ({e}). Most such files are in read_kwargs=dict(encoding='cp1252').") from e
+    return cls.from_df(df, **kwargs)
 
 @patch(cls_method=True)
 def from_parquet(cls:CFDataLoaders,

@@ -87,6 +87,12 @@ BAD = {
     'several names wrong': (table(), dict(user_name='usr', rating_name=7), ["'usr': no such column for user_name", '7: no such column for rating_name']),
     'a list for a name': (table(), dict(user_name=['user']), ["['user']: no such column"]),
     'one pair, merged': (table(user='aaaa', item=(1, 1, 1, 1)), dict(duplicates='mean'), ['only one row, too few to split']),
+    'words as ratings': (table(rating=('view', 'buy', 'view', 'buy')), {}, ["4 values not a number, such as 'view', 'buy'", "df['rating'].map({'view': 1, 'buy': 2})"]),
+    'commas and a word': (table(rating=('3,5', 'k. A.', '4,0', '1')), {}, ["decimal=','", "1 of the values are none even so: 'k. A.'", "na_values=['k. A.']"]),
+    'times as text ids': (table(user=('1997-09-20T03:05:10Z',)*2 + ('1997-09-21 03:05',)*2), {}, ["'user': times such as '1997-09-20T03:05:10Z'", 'user_name=']),
+    'days as text ids': (table(user=('1.2.1997', '1.2.1997', '13.2.1997', '3.4.1998')), {}, ["'user': times such as '1.2.1997'"]),
+    'spaces around ids': (table(user=('ann', 'ann ', 'bob', ' cy')), {}, ["'user': 1 id that would be another's, but for spaces around it (row 11)", 'str.strip()']),
+    'a heading above': (pd.DataFrame([['user', 'item', 'rating'], [1, 2, 3]], columns=['Film club', 'Unnamed: 1', 'Unnamed: 2']), {}, ['most have no name', 'skiprows=1']),
     'time missing': (table(item=(1, 1, 1, 2), timestamp=(3, np.nan, 1, 2)), dict(duplicates='last'), ["'timestamp': 1 times", '(row 11)', 'Mend them']),
     'time NA, nullable': (table(item=(1, 1, 1, 2), timestamp=pd.array([3, 2, 1, None], dtype='Int64')), dict(duplicates='last'), ["'timestamp': 1 times", '(row 13)']),
     'no such time': (table(item=(1, 1, 1, 2)), dict(duplicates='last', time_name='when'), ["'when': no such column for time_name"]),
@@ -246,7 +252,7 @@ def test_the_callers_index_dtypes_and_attrs_are_left_alone(kwargs):
     before = copy.deepcopy(df)
     try: res = check_ratings(df, **kwargs)
     except RatingsError: pass
-    else: assert res.attrs == {'repairs': [f"1 repeated pairs were merged ({kwargs['duplicates']})"]}
+    else: assert res.attrs == {'repairs': [f"1 repeated pairs were merged ({'mean' if kwargs['duplicates'] == 'mean' else 'last, by ' + repr('timestamp')})"]}
     pd.testing.assert_frame_equal(df, before, check_freq=True, check_categorical=True)
     assert df.attrs == before.attrs and df.index.name == 'row'
 

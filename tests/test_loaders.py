@@ -1,5 +1,5 @@
 "Batches: seeds, shapes, devices, and what a fastai user expects of loaders"
-import pickle, random
+import pickle, random, re
 import numpy as np, pandas as pd, pytest, torch
 from fastai.collab import CollabDataLoaders
 from fastai.data.core import TfmdDL
@@ -232,3 +232,8 @@ def test_times_are_kept_beside_the_rows_they_belong_to():
     assert CFDataLoaders.from_df(df).train_ds.times is None and dls.new_empty().train_ds.times.tolist() == []
     with pytest.raises(RatingsError, match='time_name'): CFDataLoaders.from_df(df, time_name='hour')
     with pytest.raises(RatingsError, match='not finite'): CFDataLoaders.from_df(df.assign(when=[np.inf]*6), time_name='when')
+
+@pytest.mark.parametrize('text,said', [('user;item;rating\n1;2;3,5\n1;3;4,5,0\n', "sep=';'"), ('user,item,rating\nJürgen,2,3\n', "encoding='cp1252'"), ('Club\nuser,item,rating\n1,2,3\n', 'skiprows=1')])
+def test_a_file_that_does_not_read_as_a_table_says_what_to_pass(tmp_path, text, said):
+    (tmp_path/'x.csv').write_bytes(text.encode('cp1252'))
+    with pytest.raises(ValueError, match=re.escape(said)): CFDataLoaders.from_csv(tmp_path/'x.csv')

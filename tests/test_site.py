@@ -59,6 +59,11 @@ def test_pictures_have_size_and_words(site, tmp_path):
     assert all('width="3" height="2"' in o and 'src="images/made_' in o for o in got)
     assert [re.search('alt="(.*?)" width', o)[1] for o in got] == ['The loss of learn falls, as it &quot;should&quot;', 'Two &lt;lines&gt;', 'Map']
 
+def test_pictures_that_are_files_are_copied_with_their_size(site):
+    images = {}
+    got = site.pictures('See ![the "page"](images/interview.png) and ![none](images/nowhere.png)', site.pages[0], images)
+    assert list(images) == ['images/interview.png'] and re.search(r'alt="the &quot;page&quot;" width="\d+" height="\d+"', got) and '![none](images/nowhere.png)' in got
+
 def test_small_helpers():
     assert alt_text('One.\n\nTwo\nthree:') == 'Two three' and html_table('<p>') == ''
     assert html_table('<table><tr><th>a</th></tr><tr><td>1</td></tr></table>') == '| a |\n|---|\n| 1 |\n\n'
@@ -110,9 +115,11 @@ def test_links_to_files_become_links_to_pages(site):
 
 def test_symbols_know_parameters_returns_errors_and_lines(site):
     s = site.symbols['fastcf.learner.CFLearner.recommend']
-    assert s.signature() == '(users, k=10, exclude_seen=True, min_ratings=1)' and s.kind == 'method' and s.patched
+    assert s.signature() == '(users, k=10, exclude_seen=True, min_ratings=1, items=None)' and s.kind == 'method' and s.patched
     assert s.params()[1] == ('k', 'int', '10', 'How many items for each') and s.returns()[0] == 'pd.DataFrame'
     assert ('ValueError', 'k: expected a whole number above 0, got …') in site.errors.of(s) and 'UnknownIdError' in dict(site.errors.of(s))
+    stats = {n: o for n,o in site.symbols.items() if n.startswith('fastcf.callbacks.EmbeddingStats.')}
+    assert not any(site.errors.of(o) for n,o in stats.items() if n.endswith('after_validate')) and not stats['fastcf.callbacks.EmbeddingStats.after_validate'].public # a dictionary's `update` is not ours; an event is for fastai
     cf = site.symbols['fastcf.learner.cf_learner']
     assert 'wd_bn_bias' in [n for n,*_ in cf.delegated()] and cf.signature().endswith('seed=None, **kwargs)')
     assert site.symbols['fastcf.loaders.CFDataLoaders.from_csv'].kind == 'classmethod' and site.symbols['fastcf.loaders.CFDataLoaders.catalog'].kind == 'property'
@@ -339,6 +346,15 @@ def test_previous_and_next(site, opened):
     page.keyboard.press('ArrowRight')
     page.wait_for_url(f'**/{docs[4]}.html')
 
-def test_pictures_lie_on_paper_in_dark_mode(opened):
-    page,_ = opened('learner.html', scheme='dark')
-    assert page.evaluate("getComputedStyle(document.querySelector('.plot img')).backgroundColor") == 'rgb(255, 255, 255)'
+def test_figures_are_turned_over_in_dark_mode(opened):
+    from io import BytesIO
+    from PIL import Image
+    def corner(scheme):
+        page,_ = opened('learner.html', scheme=scheme)
+        img = page.locator('.plot img').first
+        img.scroll_into_view_if_needed()
+        page.wait_for_function("[...document.querySelectorAll('.plot img')][0].complete")
+        return Image.open(BytesIO(img.screenshot())).convert('RGB').getpixel((3, 3)), page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+    for scheme in ('light', 'dark'):
+        pixel,page = corner(scheme)
+        assert max(abs(a - b) for a,b in zip(pixel, page)) < 10, (scheme, pixel, page) # white paper in the light, the page's colour in the dark

@@ -140,6 +140,17 @@ class Site:
             return m[0] if found is None else f'[{text}]({self.blob(found.relative_to(ROOT).as_posix())})'
         return re.sub(r'(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)', _one, md)
 
+    def pictures(self, md, page, images):
+        "Markdown with its pictures that are files put into `images`, each with its size"
+        def _one(m):
+            found = next((o for o in (page.path.parent/m[2], ROOT/m[2], ROOT/'docs'/m[2]) if o.exists()), None)
+            if found is None: return m[0]
+            path = f'images/{found.name}'
+            images[path] = found.read_bytes()
+            w,h = png_size(images[path])
+            return f'<img class="picture" src="{page.root}{path}" alt="{escape(m[1])}" width="{w}" height="{h}" loading="lazy">'
+        return re.sub(r'!\[([^\]]*)\]\(([^)\s:]+\.png)\)', _one, md)
+
     def shown_symbols(self, page, cell):
         "The symbols that an exported cell defines; none of a cell of imports"
         return self.by_cell.get((page.path.relative_to(self.nbs).as_posix(), cell.id), [])
@@ -151,7 +162,7 @@ class Site:
             said,source = directives(cell.source),plain_source(cell.source)
             if 'hide' in said or 'default_exp' in said and cell.cell_type == 'code' and not cell.outputs: continue
             if cell.cell_type != 'code':
-                if cell.cell_type == 'markdown' and cell.source.strip(): yield 'prose',cell.source.strip(); before = cell.source
+                if cell.cell_type == 'markdown' and cell.source.strip(): yield 'prose',self.pictures(cell.source.strip(), page, images); before = cell.source
                 continue
             if {'export', 'exports', 'exporti'} & set(said):
                 for s in self.shown_symbols(page, cell): yield ('symbol' if s.public else 'private'),s

@@ -3,11 +3,16 @@ import ast, importlib, inspect, re, textwrap
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+import numpy as np, pandas as pd, torch
+from fastai.callback.core import event
 from fastcore.docments import docments
 from nbdev.doclinks import patch_name
 
 ROOT = Path(__file__).parents[2]
 FUNCS = ast.FunctionDef, ast.AsyncFunctionDef
+OTHERS = dict, list, set, str, np.ndarray, torch.Tensor, pd.DataFrame, pd.Index
+
+def _is_event(f): return hasattr(event, f.name) and not ast.get_docstring(f) # fastai calls it, nobody else
 
 @dataclass
 class Symbol:
@@ -125,7 +130,7 @@ def _symbols_of(tree, module, public, where):
     if isinstance(tree, FUNCS):
         names = patch_name(tree)
         for n in names if isinstance(names, list) else [names]:
-            yield make(n, tree, public=public(n.split('.')[0]) and not tree.name.startswith('_'), patched='.' in n)
+            yield make(n, tree, public=public(n.split('.')[0]) and not tree.name.startswith('_') and not ('.' in n and _is_event(tree)), patched='.' in n)
     elif isinstance(tree, ast.ClassDef):
         s = make(tree.name, tree, public=public(tree.name))
         for o in tree.body:
@@ -180,6 +185,7 @@ class Errors:
         for o in ast.walk(node):
             if not isinstance(o, ast.Call): continue
             name = o.func.id if isinstance(o.func, ast.Name) else o.func.attr if isinstance(o.func, ast.Attribute) else ''
+            if isinstance(o.func, ast.Attribute) and any(hasattr(t, name) for t in OTHERS): continue # `x.update(...)` is more often a dictionary's
             found = self.funcs.get(name, [])
             found = [f for f in found if self.module_of[f] == module] or found
             if len(found) != 1 or name in self.ours: continue
