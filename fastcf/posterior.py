@@ -166,7 +166,7 @@ def _newton(x, problem, steps=64):
     g,vectors,prior,size = problem[0],problem[1],problem[6],x.new_ones(len(x))
     now = _look(x, *problem)
     for n in range(steps):
-        if n % 16 == 0: c = cholesky(_precision(g, vectors, now[2], prior))
+        if n % 16 in (0, 3): c = cholesky(_precision(g, vectors, now[2], prior))
         d = torch.linalg.solve_triangular(c.mT, torch.linalg.solve_triangular(c, now[1][..., None], upper=False), upper=True)[..., 0]
         size[(now[1] * d).sum(1) / 2 < 1e-4 + 1e-6 * now[0]] = 0 # there
         if not size.any(): break
