@@ -109,3 +109,7 @@ def test_every_public_name_has_an_example_that_runs():
     wanted = [s.full for s in read_symbols().values() if s.public and ('.' not in s.name or s.patched) and not hasattr(event, s.name.rpartition('.')[2])] # fastai calls events
     assert len(wanted) > 40
     assert [o for o in wanted if o.rpartition('.')[2] not in used] == []
+
+def test_no_widget_state_is_stored():
+    "It is hundreds of kilobytes that nothing shows"
+    assert not [n for n in NAMES if 'widgets' in nbformat.read(NBS/n, 4).metadata]
