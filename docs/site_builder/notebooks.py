@@ -32,9 +32,10 @@ def html_table(html):
     return '\n'.join([lines[0], '|' + '---|' * len(rows[0])] + lines[1:]) + '\n\n'
 
 def alt_text(before):
-    "What a picture shows, from the last paragraph of the prose before it"
-    text = before.strip().split('\n\n')[-1]
-    return re.sub(r'\s+', ' ', text).rstrip('.:')
+    "What a picture shows: the last paragraph of the prose before it as it would be read out, two sentences at most of a long one"
+    text = re.sub(r'!?\[([^\]]*)\]\([^)]*\)', r'\1', before.strip().split('\n\n')[-1])
+    text = re.sub(r'\s+', ' ', re.sub(r'[`*#|$]|^> ', '', text)).strip()
+    return (re.sub(r'^(.{20,240}?[.:;?!])(?= ).*$', r'\1', text) if len(text) > 240 else text).rstrip('.:')
 
 def png_size(data):
     "Width and height of a PNG in pixels"

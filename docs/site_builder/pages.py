@@ -171,7 +171,7 @@ class Site:
                 continue
             if source and not ({'export', 'exporti', 'hide_input'} & set(said)) and said.get('echo') != 'false': yield 'code',source
             if 'hide_output' in said or said.get('output') == 'false': continue
-            alt = said.get('fig-alt') or said.get('fig-cap') or _spoken(alt_text(before)) or page.own_title
+            alt = said.get('fig-alt') or said.get('fig-cap') or alt_text(before) or page.own_title
             for out in cell.outputs:
                 if kind := self.output(out, page, alt, images): yield 'output',kind
 
@@ -271,9 +271,3 @@ class Site:
             res += f"\n## {section or 'Start here'}\n\n"
             res += ''.join(f"- [{p.title or p.own_title}]({s['site']}{p.doc}.html.md){': ' + p.summary if p.summary else ''}\n" for p in self.pages if p.section == section)
         return res
-
-def _spoken(md):
-    "Markdown as it would be read out: two sentences at most, without marks, headings and tables"
-    text = re.sub(r'!?\[([^\]]*)\]\([^)]*\)', r'\1', md)
-    text = re.sub(r'[`*#|$]|^> ', '', text).strip()
-    return re.sub(r'^(.{20,240}?[.:;?!])(?= ).*$', r'\1', text).rstrip('.:') if len(text) > 240 else text
