@@ -2,7 +2,8 @@
 
 `python -m benchmarks.accuracy` needs the extra `bench` and takes about ten minutes. Two protocols: *90/10*, a random tenth is the
 test; *time*, the newest tenth is. RMSE is of predictions clipped to 1 to 5. fastcf's rows are means over three sampler seeds; its
-settings were chosen on validation parts of training rows ("140 sweeps": of ranks 10 and 16 the more accurate, in half of myfm's time). Seconds are processor time of fitting, features included, one thread for all: other programs disturb it less.
+settings were chosen on validation parts of training rows ("140 sweeps": of ranks 10 and 16 the more accurate, in half of myfm's
+time; "47 sweeps": in a third of the time of its last row). Seconds are processor time of fitting, features included, one thread for all: other programs disturb it less.
 `time` uses the second at which a test rating was given, and is therefore no forecast. myfm gets the same metadata and the same
 who-rated-what rows as fastcf. Coverage is the share of test ratings inside their 90 % interval, overall and by fifth of users
 by number of training ratings; in the protocol *time* most ratings of the lowest fifth are by users who have none.
@@ -10,7 +11,7 @@ by number of training ratings; in the protocol *time* most ratings of the lowest
 import contextlib, io, time
 import numpy as np, pandas as pd, torch
 from scipy import sparse
-import fastcf.engines # learn.sample_posterior
+from fastcf.engines import ALS # and learn.sample_posterior
 from fastcf.data import load_ml100k
 from fastcf.learner import cf_learner
 from fastcf.loaders import CFDataLoaders
@@ -19,6 +20,7 @@ from fastcf.sampler import rated_by
 
 SEEDS, BINS = (0, 1, 2), (86_400, 600, 1)
 ROWS = {'ids, rank 10': dict(k=10, n=200, metadata=False), 'ids': dict(k=16, n=250, metadata=False), '+ metadata, 140 sweeps': dict(k=16, n=140), '+ metadata': dict(k=16, n=250),
+        '+ metadata and time, 47 sweeps from ALS': dict(k=10, n=47, als=4, time_bins=BINS),
         '+ who rated what': dict(k=24, n=250, who_rated=True), '+ time': dict(k=24, n=250, who_rated=True, time_bins=BINS)}
 
 def splits(ratings):
@@ -55,13 +57,15 @@ def myfm_rows(dls, rows=(('ids', 10, 200), ('+ metadata', 10, 200), ('+ who rate
         seconds = time.process_time() - start
         yield dict(who=f'myfm {name}, {sweeps} sweeps', rmse=rmse(fm.predict(None, test), v.ratings.numpy()), seconds=seconds)
 
-def fastcf_row(dls, name, k, n, **kwargs):
-    "RMSE, seconds and coverage, means over the seeds"
+def fastcf_row(dls, name, k, n, als=0, **kwargs):
+    "RMSE, seconds and coverage, means over the seeds; `als` epochs of alternating least squares first"
     runs,v,c = [],dls.valid_ds,dls.catalog
     for seed in SEEDS:
         learn = cf_learner(dls, factor_count=k, seed=seed)
         start = time.process_time()
-        with learn.no_bar(), learn.no_logging(): post = learn.sample_posterior(n * 4 // 5, n // 5, seed=seed, **kwargs)
+        with learn.no_bar(), learn.no_logging():
+            if als: learn.fit(als, cbs=ALS(8.))
+            post = learn.sample_posterior(n * 4 // 5, n // 5, seed=seed, **kwargs)
         seconds,truth = time.process_time() - start,v.ratings.numpy()
         preds = post.predict(c.user[v.users.numpy()], c.item[v.items.numpy()], times=v.times).prediction
         fifths = post.calibration((.9,), by='user').set_index('fifth').coverage
