@@ -233,7 +233,7 @@ class Site:
         lead = re.match(r'\s*\{\.lead\}\n.+\n?', rest)
         cut = lead.end() if lead else 0
         declared = f'```{{py:module}} {mod}\n```\n\n' if mod else ''
-        return f"{title}\n{rest[:cut]}\n{{.page-tools}}\n{' '.join(tools)}\n\n{declared}{rest[cut:]}"
+        return f"{title}\n{rest[:cut].rstrip()}\n\n{{.page-tools}}\n{' '.join(tools)}\n\n{declared}{rest[cut:]}"
 
     def markdown(self, page):
         "A page as plain Markdown"
