@@ -91,6 +91,7 @@ def _check_new(learn, df, names, is_item):
     "Raise one error for all that is wrong with new ratings"
     faults = []
     values,_ = _clean_values(df[names[2]], _limits(learn), faults)
+    for f in faults: f['fix'] = f['fix'].replace('state another rating_range', 'bring them to the scale of the training ratings')
     ids = [_clean_ids(df[n], faults) for n in names[:2]]
     if not faults and df.duplicated(names[:2]).any(): faults.append(_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", df.duplicated(names[:2], keep=False)))
     faults = [f for f in faults if not f['fault'].startswith('every rating is')] # one person may well like everything

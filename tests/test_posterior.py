@@ -115,7 +115,7 @@ def test_more_answers_never_widen(learn):
     assert width == sorted(width, reverse=True)
 
 @pytest.mark.parametrize('change,error,words', [
-    (dict(rating=50), RatingsError, 'outside'), (dict(rating=np.nan), RatingsError, 'missing rating'), (dict(rating='x'), RatingsError, 'not a number'),
+    (dict(rating=50), RatingsError, 'outside .* scale of the training'), (dict(rating=np.nan), RatingsError, 'missing rating'), (dict(rating='x'), RatingsError, 'not a number'),
     (dict(item=10**6), UnknownIdError, 'unknown id'), (dict(item=None), RatingsError, 'missing id')])
 def test_bad_ratings_are_named(learn, change, error, words):
     df = new(learn, 1000)
