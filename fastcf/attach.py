@@ -18,7 +18,7 @@ from fastcore.meta import delegates
 from .data import UnknownIdError,_why_unknown,id_repr
 from .model import EmbeddingDotBias
 from .learner import CFLearner,_known_rows
-from .posterior import Gaussian,link_slope
+from .posterior import Gaussian,link_slope,with_one
 from .foldin import RowPrior,_cov_of,_design,_tables_key,row_prior
 from .metadata import with_ids
 from .coldstart import MetadataPrior
@@ -123,7 +123,7 @@ def _product(u, v, cu, cv):
     "Scores of pairs of vectors [n, k] before the link, and the variances of these, if there are covariances"
     raw = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
     if cu is None: return raw,None
-    a,x = (torch.cat([o[:, :-1], torch.ones_like(o[:, :1])], 1) for o in (v, u))
+    a,x = with_one(v),with_one(u)
     both = (cu[:, :-1, :-1] * cv[:, :-1, :-1]).sum((1, 2))
     return raw,torch.einsum('nk,nkl,nl->n', a, cu, a) + torch.einsum('nk,nkl,nl->n', x, cv, x) + both
 

@@ -17,7 +17,7 @@ from fastcore.basics import ifnone,patch
 from .data import Vocab
 from .learner import CFLearner
 from .metadata import MetadataEncoder,with_ids
-from .posterior import Gaussian,group_ratings,link_slope,posterior_link
+from .posterior import Gaussian,group_ratings,link_slope,posterior_link,with_one
 from .foldin import RowPrior,estimate_prior
 from .priors import Ridge,Tabular,Targets
 
@@ -198,7 +198,7 @@ def answer_proxies(
     g = questions.vectors(list(answers))
     prior = ifnone(prior, Gaussian(base.gaussian.mean[None], base.gaussian.precision[None]))
     user = torch.cat([prior.mean[0, :-1], prior.mean.new_ones(1)]) # as the items' vectors see it
-    vectors,offsets = torch.cat([g.mean[:, :-1], torch.ones_like(g.mean[:, :1])], 1),g.mean[:, -1]
+    vectors,offsets = with_one(g.mean),g.mean[:, -1]
     slope = link_slope(vectors @ prior.mean[0] + offsets, base.y_range)[1]
     noise = base.noise + torch.einsum('k,nkl,l->n', user, g.cov() + questions.model.residual, user) * slope.square()
     groups = group_ratings(torch.zeros(len(answers), dtype=torch.long), torch.arange(len(answers)), 1).to(vectors.device)

@@ -106,8 +106,8 @@ def _not_numbers(s, n):
     if len(s) == n and len(words) <= min(20, n // 2): return f"{said[:-len(repr(s.iloc[0]))]}{some}","Number them in an order that you choose: df[{0!r}] = df[{0!r}].map({{{1}}})".format(s.name, ', '.join(f'{w!r}: {j}' for j,w in enumerate(words[:3], 1)) + (', ...' if len(words) > 3 else ''))
     return said,f"Look at df.loc[[{', '.join(map(repr, s.index[:3]))}]], mend or drop"
 
-def _clean_values(s, rating_range, faults):
-    "`s` as float64; what cannot be mended is appended to `faults`, what was mended is returned as sentences"
+def _clean_values(s, rating_range, faults, new=False):
+    "`s` as float64; what cannot be mended is appended to `faults`, what was mended is returned as sentences; `new`: ratings for a model that is trained already"
     s,notes = _plain(s),[]
     if pd.api.types.is_datetime64_any_dtype(s) or s.dtype.kind in 'mMc':
         faults.append(_fault(s.name, f"{s.dtype} values, which are no ratings", "Name the rating column with rating_name="))
@@ -123,21 +123,21 @@ def _clean_values(s, rating_range, faults):
     else: missing = s.isna()
     s = pd.Series(s.to_numpy(dtype='float64', na_value=np.nan), index=s.index, name=s.name)
     if missing.any(): faults.append(_fault(s.name, f"{_n(missing, 'missing rating')}", f"Drop these rows: df.dropna(subset=[{s.name!r}])", missing))
-    _value_faults(s, rating_range, faults)
+    _value_faults(s, rating_range, faults, new)
     return s,notes
 
 # %% ../nbs/00_data.ipynb #d616b8ba
-def _value_faults(s, rating_range, faults):
+def _value_faults(s, rating_range, faults, new):
     "Faults of numbers: infinite, outside the range, all the same, or seconds since 1970"
     inf = s.abs() > np.finfo('float32').max
     if inf.any(): faults.append(_fault(s.name, f"{_n(inf, 'infinite rating')}", "Replace or drop them: df[np.isfinite(df[col])]", inf))
     if rating_range is not None:
         lo,hi = rating_range
         out = ((s < lo) | (s > hi)) & ~inf
-        if out.any(): faults.append(_fault(s.name, f"{_n(out, 'rating')} outside {lo:g} to {hi:g}, such as {s[out].iloc[0]:g}", "Mend the rows or state another rating_range", out))
+        if out.any(): faults.append(_fault(s.name, f"{_n(out, 'rating')} outside {lo:g} to {hi:g}, such as {s[out].iloc[0]:g}", f"Mend the rows or {'bring them to the scale of the training ratings' if new else 'state another rating_range'}", out))
     fine = s[s.notna() & ~inf]
     if len(fine) and fine.min() > 1e8: faults.append(_fault(s.name, f"every value is above 100,000,000, as seconds since 1970 are", "Name the rating column with rating_name="))
-    elif len(fine) > 1 and fine.nunique() == 1:
+    elif not new and len(fine) > 1 and fine.nunique() == 1: # one person may well like everything
         faults.append(_fault(s.name, f"every rating is {fine.iloc[0]:g}, so there is nothing to learn", "If this is a log of what people used, rate what they did not use too, as 0"))
 
 # %% ../nbs/00_data.ipynb #58fff7f9

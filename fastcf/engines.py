@@ -17,8 +17,9 @@ from fastcore.basics import patch,ifnone
 from .model import EmbeddingDotBias
 from .learner import CFLearner
 from .metadata import metadata_features
-from .posterior import Gaussian,group_ratings,posterior,posterior_link
-from .sampler import Priors,Sampler,rated_by,time_levels,_with_one
+from .posterior import Gaussian,group_ratings,posterior,posterior_link,with_one
+from .foldin import table_vectors
+from .sampler import Priors,Sampler,rated_by,time_levels
 from .intervals import Posterior
 
 # %% ../nbs/08_engines.ipynb #a15601e8
@@ -47,10 +48,6 @@ class _EpochEngine(Callback):
         r.smooth_loss.val = self.learn.loss * (1 - r.smooth_loss.beta**r.smooth_loss.count) # so that its value is this loss
 
 # %% ../nbs/08_engines.ipynb #b51a61e6
-def _read(m):
-    "Both sides' vectors: factors, then biases"
-    return [torch.cat([w.weight.detach(), b.weight.detach()], 1).float() for w,b in ((m.user_weight, m.user_bias), (m.item_weight, m.item_bias))]
-
 def _write(m, users, items):
     "Put both sides' vectors into the tables"
     for x,w,b in ((users, m.user_weight, m.user_bias), (items, m.item_weight, m.item_bias)):
@@ -73,22 +70,22 @@ class ALS(_EpochEngine):
         t,device = self.dls.train_ds,self.model.user_bias.weight.device
         self.groups = [g.to(device) for g in _groups(t, self.dls.catalog)]
         self.rows,self.r = [o.long().to(device) for o in (t.users, t.items)],t.ratings.to(device)
-        self.means = [x.new_zeros(x.shape[1]) for x in _read(self.model)]
+        self.means = [x.new_zeros(x.shape[1]) for x in table_vectors(self.model)]
         if self.model.y_range is None: self.means[1][-1] = self.r.mean()
         self.objectives = [] # after each half
 
     def objective(self):
         "What every half lowers"
-        xs = _read(self.model)
+        xs = table_vectors(self.model)
         penalty = sum((x - m).double().square().sum() for x,m in zip(xs, self.means)) * self.penalty
         miss = torch.cat([self.model(u, i).double() - r.double() for u,i,r in zip(*(o.split(2**20) for o in (*self.rows, self.r)))])
         return float((miss.square().sum() + penalty) / 2),float(miss.square().mean())
 
     def spend(self):
         for j in range(2):
-            xs = _read(self.model)
+            xs = table_vectors(self.model)
             other,eye = xs[1-j],torch.eye(xs[j].shape[1], device=xs[j].device)
-            xs[j] = posterior_link(self.groups[j], _with_one(other), other[self.rows[1-j], -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', xs[j])
+            xs[j] = posterior_link(self.groups[j], with_one(other), other[self.rows[1-j], -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', xs[j])
             _write(self.model, *xs)
             self.objectives.append(self.objective()[0])
         return self.objective()[1]
@@ -134,7 +131,7 @@ class Gibbs(_EpochEngine):
         self.known = [k for _,k in levels]
         self.sampler = Sampler(t.users.to(device), t.items.to(device), t.ratings.to(device), len(c.user), len(c.item), m.user_weight.weight.shape[1],
                                users, items, [o for o,_ in levels], Priors(noise_shape=self.noise_shape), seed=self.seed)
-        if m.user_weight.weight.std() > .02: self.sampler.start(*_read(m)) # else nobody has trained them
+        if m.user_weight.weight.std() > .02: self.sampler.start(*table_vectors(m)) # else nobody has trained them
         self.rows = [o.long().to(device) for o in (v.users, v.items)]
         self.codes = [o.to(device) for o,_ in _levels(self, v, self.known)]
         self.start_keeping()
@@ -187,8 +184,8 @@ class Gibbs(_EpochEngine):
 def _conditional_means(s):
     "Means of both sides' vectors given the last sample"
     y,noise = s.y - s._effects(),s._precisions()
-    u = posterior(s.user.groups, _with_one(s.item.x), y - s.item.x[s.items, -1], s.user.prior(), noise)
-    return u,posterior(s.item.groups, _with_one(u), y - u[s.users, -1], s.item.prior(), noise)
+    u = posterior(s.user.groups, with_one(s.item.x), y - s.item.x[s.items, -1], s.user.prior(), noise)
+    return u,posterior(s.item.groups, with_one(u), y - u[s.users, -1], s.item.prior(), noise)
 
 def _mean_product(states, k):
     "Vectors of `k` factors whose products are nearest the mean of the samples' products (Eckart & Young 1936)"

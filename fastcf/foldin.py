@@ -18,7 +18,7 @@ from fastcore.basics import patch,ifnone
 from .data import RatingsError,Vocab,id_repr,_clean_ids,_clean_values,_fault
 from .loaders import Catalog,CFDataLoaders,RatingsTable
 from .learner import CFLearner,add_spread,_count,_known_rows,_listed
-from .posterior import Gaussian,group_ratings,link_slope,posterior,posterior_link
+from .posterior import Gaussian,group_ratings,link_slope,posterior,posterior_link,with_one
 
 # %% ../nbs/07_foldin.ipynb #da2ff716
 @dataclass
@@ -31,12 +31,16 @@ class RowPrior:
     y_range:tuple|None # Of the sigmoid
 
 # %% ../nbs/07_foldin.ipynb #e9bf8332
+def table_vectors(model):
+    "Vectors of users and of items: factors, then biases"
+    m = model
+    return [torch.cat([w.weight.detach(), b.weight.detach()], 1).float() for w,b in ((m.user_weight, m.user_bias), (m.item_weight, m.item_bias))]
+
 def _design(model, is_item):
     "Vectors [columns, k] and offsets [columns] that a row of users (`is_item=False`) or of items meets, and the rows' own vectors"
-    m = model
-    w,b,ow,ob = (m.user_weight, m.user_bias, m.item_weight, m.item_bias) if is_item else (m.item_weight, m.item_bias, m.user_weight, m.user_bias)
-    w,b,ow,ob = (o.weight.detach().float() for o in (w, b, ow, ob))
-    return torch.cat([w, torch.ones_like(b)], 1),b[:, 0],torch.cat([ow, ob], 1)
+    sides = table_vectors(model)
+    own,other = sides[is_item],sides[1-is_item]
+    return with_one(other),other[:, -1],own
 
 def _gaussian_of(x, cov=0.):
     "Mean and spread of vectors `x` [n, k], each with a covariance"
@@ -90,11 +94,9 @@ def _limits(learn):
 def _check_new(learn, df, names, is_item):
     "Raise one error for all that is wrong with new ratings"
     faults = []
-    values,_ = _clean_values(df[names[2]], _limits(learn), faults)
-    for f in faults: f['fix'] = f['fix'].replace('state another rating_range', 'bring them to the scale of the training ratings')
+    values,_ = _clean_values(df[names[2]], _limits(learn), faults, new=True)
     ids = [_clean_ids(df[n], faults) for n in names[:2]]
     if not faults and df.duplicated(names[:2]).any(): faults.append(_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", df.duplicated(names[:2], keep=False)))
-    faults = [f for f in faults if not f['fault'].startswith('every rating is')] # one person may well like everything
     if faults: raise RatingsError(faults)
     return ids,values
 

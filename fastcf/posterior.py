@@ -131,6 +131,12 @@ def posterior(
     return Gaussian(mean, full) if what == 'full' else mean
 
 # %% ../nbs/07_posterior.ipynb #f3223b4d
+def with_one(
+    x:Tensor # Vectors [n, k], the bias last
+) -> Tensor: # The same with a one in its place [n, k]
+    "Vectors as those of the other side meet them: factors, and a one for the other's bias"
+    return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
+
 def link_slope(
     raw:Tensor, # Scores before the link
     y_range:tuple|None # Lowest and highest rating of the sigmoid; `None` for none

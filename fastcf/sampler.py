@@ -12,7 +12,7 @@ from dataclasses import dataclass,field
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from .posterior import Gaussian,cholesky,dots,group_ratings,posterior
+from .posterior import Gaussian,cholesky,dots,group_ratings,posterior,with_one
 
 # %% ../nbs/08_sampler.ipynb #cb66e526
 @dataclass
@@ -164,8 +164,6 @@ class Effect:
         self.levels = _randn(self.levels, len(self.levels), g=self.g) / self.precision**.5
 
 # %% ../nbs/08_sampler.ipynb #e5e7dbbd
-def _with_one(x): return torch.cat([x[:, :-1], torch.ones_like(x[:, :1])], 1)
-
 def products(
     x:Tensor, # Vectors of users, the bias last [users, k]
     users:Tensor, # Rows of users [n]
@@ -173,7 +171,7 @@ def products(
     items:Tensor # Rows of items [n]
 ) -> Tensor: # Products of the factors, plus both biases [n]
     "What vectors say of some pairs"
-    return dots(torch.cat([x, torch.ones_like(x[:, :1])], 1), users, torch.cat([_with_one(y), y[:, -1:]], 1), items)
+    return dots(torch.cat([x, torch.ones_like(x[:, :1])], 1), users, torch.cat([with_one(y), y[:, -1:]], 1), items)
 
 @dataclass
 class State:
@@ -278,7 +276,7 @@ def sweep(self:Sampler) -> float: # Mean squared error of the ratings it is draw
     "Draw everything once, each given all else"
     y,noise = self.y - self._effects(),self._precisions()
     for own,other,cols in ((self.user, self.item, self.items), (self.item, self.user, self.users)):
-        own.draw(_with_one(other.x), y - other.x[:, -1].index_select(0, cols), noise)
+        own.draw(with_one(other.x), y - other.x[:, -1].index_select(0, cols), noise)
     miss = self.y - self.fit()
     for e in self.effects:
         miss = miss + e.levels.index_select(0, e.codes)

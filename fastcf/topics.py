@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from fastcore.basics import listify,patch
-from .posterior import Gaussian,group_ratings,link_slope,posterior_link
+from .posterior import Gaussian,group_ratings,link_slope,posterior_link,with_one
 from .questions import Beliefs,Interviewer,Lessons
 
 # %% ../nbs/09_topics.ipynb #70910731
@@ -31,7 +31,7 @@ class Topics:
             self.keys += [(q.encoder.attribute, v) for v in values]
             parts.append((g.mean, g.cov() + q.model.residual, (shares[:, :len(values)] > 0).float().to_sparse()))
         mean,self.spread,self.members = (torch.cat(o, d) for o,d in zip(zip(*parts), (0, 0, 1)))
-        self.vectors,self.offsets = torch.cat([mean[:, :-1], torch.ones_like(mean[:, :1])], 1),mean[:, -1] # as a user's vector meets them
+        self.vectors,self.offsets = with_one(mean),mean[:, -1] # as a user's vector meets them
 
     def __len__(self): return len(self.keys)
     def rows(self, keys): return np.array([self.keys.index(k) for k in keys], dtype='int64')
@@ -44,7 +44,7 @@ def noise(self:Topics,
     t:Tensor # Topics [n]
 ) -> Tensor: # Variances [n], in squared stars
     "How far an answer may be from what the vectors say"
-    base,user = self.interviewer.base,torch.cat([mean[:, :-1], torch.ones_like(mean[:, :1])], 1)
+    base,user = self.interviewer.base,with_one(mean)
     slope = link_slope((mean * self.vectors[t]).sum(1) + self.offsets[t], base.y_range)[1]
     return base.noise + torch.einsum('nk,nkl,nl->n', user, self.spread[t], user) * slope.square()
 
