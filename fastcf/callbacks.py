@@ -63,7 +63,7 @@ class EmbeddingStats(StatsPlots, Callback):
         "What is wrong, each finding once, with its latest figure"
         return list(self._found.values())
 
-# %% ../nbs/06_callbacks.ipynb #c1584aa0
+# %% ../nbs/06_callbacks.ipynb #01b8f069
 @patch
 def before_fit(self:EmbeddingStats):
     self.run = really_fits(self.learn) and (rank_distrib() == 0 or bool(self.stop_on))
@@ -82,6 +82,7 @@ def before_fit(self:EmbeddingStats):
     for s in self.sinks: s.start(self.learn.path)
     if not self._rows: self._look()
 
+# %% ../nbs/06_callbacks.ipynb #64dfa4fb
 @patch
 def before_epoch(self:EmbeddingStats):
     self._trained = False
@@ -126,7 +127,7 @@ def after_fit(self:EmbeddingStats):
     if self._logged != self.steps: self._look()
     self._finish()
 
-# %% ../nbs/06_callbacks.ipynb #d40f5fa0
+# %% ../nbs/06_callbacks.ipynb #296df173
 EmbeddingStats._moved = False # whether fastai's batches ran in this epoch
 
 @patch
@@ -157,6 +158,7 @@ def _first_step_done(self:EmbeddingStats):
         self._steps_of[n]['update_ratio'] = update_ratio(before, w if rows is None else w[rows])
     self._before = {}
 
+# %% ../nbs/06_callbacks.ipynb #20fb17d0
 @patch
 def _count_batch(self:EmbeddingStats):
     self._count()
@@ -180,7 +182,7 @@ def _maybe_stop(self:EmbeddingStats):
         stop = bool(said)
     if stop: raise CancelFitException()
 
-# %% ../nbs/06_callbacks.ipynb #95e041f0
+# %% ../nbs/06_callbacks.ipynb #d8b99e83
 @patch
 def _look(self:EmbeddingStats):
     "Take all statistics now"
@@ -205,6 +207,7 @@ def _note(self:EmbeddingStats, f):
     f.step,f.epoch = (old.step, old.epoch) if old else (self.steps, self.epochs)
     self._found[f.kind, f.table] = f
 
+# %% ../nbs/06_callbacks.ipynb #3f3bc2d6
 @patch
 def _look_at(self:EmbeddingStats, name, w, rows):
     "Statistics of one table, added to `rows`; what the diagnosis needs of it"
@@ -242,6 +245,7 @@ def _keep_shapes(self:EmbeddingStats, name, w, detail):
         ok = values[values.isfinite()]
         self._norms[name] = ok[sample_rows(len(ok), self._keep, self.seed).to(ok.device)].cpu().numpy()
 
+# %% ../nbs/06_callbacks.ipynb #f7790809
 @patch
 def _look_at_model(self:EmbeddingStats, rows):
     "Learning rate, saturated predictions and alignment"
@@ -261,6 +265,7 @@ def _look_at_model(self:EmbeddingStats, rows):
     outside = 0. if y_range is None or d.targets is None else ((d.targets < y_range[0]) | (d.targets > y_range[1])).float().mean().item()
     return View('model', stats, span=self._span if d else None, y_range=y_range, epoch=self.epochs, outside=outside)
 
+# %% ../nbs/06_callbacks.ipynb #a20c08ba
 @patch
 def _finish(self:EmbeddingStats):
     "Keep the rows for `plot_map`, close the sinks, and tell what is new"
