@@ -57,9 +57,9 @@ class Attached:
         learn:CFLearner, # The learner
         ids # Ids
     ) -> Gaussian: # As `gaussian`
-        "What is believed of some ids that were asked for: text where ids are numbers, or the other way round, is a mistake"
+        "What is believed of some ids that were asked for: a missing one, text where ids are numbers, or the other way round, is a mistake"
         vocab,new = self.prior.vocab,pd.Index(ids, tupleize_cols=False).difference(self.df.index, sort=False)
-        odd = [i for i in new if isinstance(i, str) == (vocab.ids.dtype.kind in 'iuf')]
+        odd = [i for i in new if pd.isna(i) or isinstance(i, str) == (vocab.ids.dtype.kind in 'iuf')]
         if odd: raise UnknownIdError(vocab.name, odd, _why_unknown(vocab, odd))
         return self.gaussian(learn, ids)
 
@@ -140,7 +140,7 @@ def _predict_new(self:CFLearner, df, spread):
     for at in np.split(ok, range(_PAIRS, len(ok), _PAIRS)) if len(ok) else ():
         sides = []
         for j in range(2):
-            code,ids = pd.factorize(df.iloc[at, j])
+            code,ids = pd.factorize(df.iloc[at, j], use_na_sentinel=False)
             first = np.unique(code, return_index=True)[1]
             sides.append([None if o is None else o[code] for o in _side(self, ids, rows[j][at][first], j == 1, spread)])
         (u,cu),(v,cv) = sides

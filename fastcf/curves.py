@@ -28,6 +28,7 @@ def errors_by_count(self:CFLearner,
 ) -> pd.DataFrame: # rating_count (the group, as text), rows, rmse, mae, coverage, width (mean, of the intervals)
     "Errors of validation rows by how many training ratings their item or user has"
     if by not in ('item', 'user'): raise ValueError(f"by: expected 'item' or 'user', got {by!r}")
+    if not len(edges) or list(edges) != sorted(set(edges)): raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
     c,v = self.dls.catalog,self.dls.valid_ds
     if not len(v): raise RatingsError([dict(column='valid_pct', fault="there are no validation rows to measure", count=0, rows=[], fix="Make the loaders with valid_pct above 0, or with a splitter")])
     p = self.predict(pd.DataFrame({c.user.name: c.user[v.users.numpy()], c.item.name: c.item[v.items.numpy()]}), unknown='nan', interval=interval)

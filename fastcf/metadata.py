@@ -119,6 +119,7 @@ def with_ids(
 ) -> pd.DataFrame: # The same with its ids as index
     "Metadata by id"
     if not isinstance(df, pd.DataFrame): raise TypeError(f"df: expected a pandas DataFrame with one row an id, got {type(df).__name__}")
+    if df.index.name is None and not len(df.columns): raise ValueError("df: no columns and no named index, so there are no ids. Pass a frame with one row an id, its ids in the first column.")
     res = df if df.index.name is not None else df.set_index(df.columns[0])
     if res.index.has_duplicates: raise ValueError(f"df: {res.index.duplicated().sum()} repeated ids in {res.index.name!r}, such as {id_repr(res.index[res.index.duplicated()][0])}. Keep one row an id: df.drop_duplicates({res.index.name!r}).")
     if res.columns.has_duplicates: raise ValueError(f"df: two columns have the same name: {list(res.columns)}. Rename one.")

@@ -36,6 +36,8 @@ def test_rows_nobody_knows_count_where_a_prior_serves_them(town):
 
 def test_errors_by_count_says_what_is_wrong(town):
     with pytest.raises(ValueError, match="by: expected 'item' or 'user', got 'film'"): town['learn'].errors_by_count('film')
+    for edges in ((), (10, 0), (0, 0)):
+        with pytest.raises(ValueError, match='edges: expected numbers of ratings that rise'): town['learn'].errors_by_count(edges=edges)
     l = cf_learner(CFDataLoaders.from_df(town['df'], valid_pct=0, device='cpu'), 3, seed=0)
     with pytest.raises(RatingsError, match='no validation rows to measure'): l.errors_by_count()
 

@@ -52,6 +52,7 @@ def test_nothing_usable_gives_no_features():
 
 def test_errors():
     with pytest.raises(TypeError, match='df: expected a pandas DataFrame'): MetadataEncoder([1])
+    with pytest.raises(ValueError, match='df: no columns and no named index'): MetadataEncoder(pd.DataFrame())
     with pytest.raises(ValueError, match=r"repeated ids in 'id', such as 0"): MetadataEncoder(pd.concat([frame(3, v=1), frame(3, v=2)]))
     df = frame(3, v=1); df.insert(2, 'v', 2, allow_duplicates=True)
     with pytest.raises(ValueError, match='same name'): MetadataEncoder(df)
