@@ -9,13 +9,12 @@ __all__ = ['ALS', 'Gibbs']
 
 # %% ../nbs/08_engines.ipynb #a571e999
 import math,warnings
-import numpy as np
 import torch
 from torch import nn
 from fastai.callback.core import CancelTrainException,Callback
 from fastcore.basics import patch,ifnone
 from .model import EmbeddingDotBias
-from .learner import CFLearner
+from .learner import CFLearner,_count
 from .metadata import metadata_features
 from .posterior import Gaussian,group_ratings,posterior,posterior_link,with_one
 from .foldin import table_vectors
@@ -213,7 +212,6 @@ def sample_posterior(self:CFLearner,
     **kwargs # As for `Gibbs`: `metadata`, `who_rated`, `time_bins` ...
 ) -> Posterior: # Also `learn.posterior`; the model holds a point estimate
     "Sample the posterior of the model's tables: `fit` with `Gibbs`"
-    if not (isinstance(sample_count, (int, np.integer)) and sample_count > 0): raise ValueError(f"sample_count: expected a whole number above 0, got {sample_count!r}")
-    self.fit(burn_in + sample_count, cbs=Gibbs(burn_in=burn_in, seed=seed, **kwargs))
+    self.fit(burn_in + _count('sample_count', sample_count), cbs=Gibbs(burn_in=burn_in, seed=seed, **kwargs))
     if len(self.posterior.chain) >= 8 and not (said := self.posterior.verdict()).startswith('Mixed'): warnings.warn(said)
     return self.posterior

@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import ifnone,patch
 from .coldstart import expected_ratings,fold_in_prior,rating_variance
 from .data import Vocab,check_ratings,id_repr
-from .learner import CFLearner
+from .learner import CFLearner,_count
 from .posterior import Gaussian
 from .questions import STRATEGIES,Beliefs,Interviewer,Lessons,adaptive_page
 from .topics import Topics
@@ -40,8 +40,7 @@ class Interview:
         seed:int=0, # Seed of what is drawn
         proxies=None # `ProxyQuestions` of items, or a list of them, to mix into the pages of 'adaptive' where they teach more; their ids are (attribute, value)
     ):
-        for name,v in (('page_size', page_size), ('pages', pages)):
-            if not (isinstance(v, (int, np.integer)) and v > 0): raise ValueError(f"{name}: expected a whole number above 0, got {v!r}")
+        _count('page_size', page_size); _count('pages', pages)
         if strategy not in STRATEGIES: raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
         if proxies is not None and strategy != 'adaptive': raise ValueError(f"proxies: only the strategy 'adaptive' weighs them against items, got strategy={strategy!r}")
         self.teach = learn if isinstance(learn, Interviewer) else Interviewer(learn, seed)
@@ -182,7 +181,7 @@ def recommend(self:Interview,
     b,base = self.beliefs(),self.teach.base
     rating = expected_ratings(b.taste, base)[0].masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
     if seen := [i for i,v in _split(self, self.replies)[0].items() if v is not None]: rating[self.catalog.item.rows(seen)] = -torch.inf
-    top = rating.topk(min(k, int(rating.isfinite().sum()))).indices
+    top = rating.topk(min(_count('k', k), int(rating.isfinite().sum()))).indices
     std = rating_variance(b.taste, base, torch.zeros_like(top), top).sqrt()
     return _frame(self, top.numpy(), prediction=rating[top].numpy(), std=std.numpy())
 

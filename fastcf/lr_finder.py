@@ -19,7 +19,7 @@ from fastai.callback.schedule import SuggestionMethod,combined_cos
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .learner import CFLearner
+from .learner import CFLearner,_count
 from .model import EmbeddingDotBias
 
 # %% ../nbs/04_lr_finder.ipynb #6a96070d
@@ -281,8 +281,7 @@ def _suggest(funcs, curve):
 
 # %% ../nbs/04_lr_finder.ipynb #1d1341f5
 def _check_fit(epochs, schedule, runs):
-    for name,v in (('epochs', epochs), ('runs', runs)):
-        if not (isinstance(v, (int, np.integer)) and v > 0): raise ValueError(f"{name}: expected a whole number above 0, got {v!r}")
+    _count('epochs', epochs); _count('runs', runs)
     if schedule not in _schedules((.9,)*3): raise ValueError(f"schedule: expected one of {', '.join(map(repr, _schedules((.9,)*3)))}, got {schedule!r}")
 
 def _factor_count(model): return model.user_weight.weight.shape[1] if isinstance(model, EmbeddingDotBias) else 50

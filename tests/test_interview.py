@@ -184,6 +184,7 @@ def test_errors(world):
     with pytest.raises(UnknownIdError, match="item: 1 unknown id: 999"): iv.answer({999: 3})
     for bad in (9, float('nan'), 'good'):
         with pytest.raises(ValueError, match='replies: 3 has'): iv.answer({3: bad})
+    with pytest.raises(ValueError, match='k: expected a whole number above 0, got 0'): iv.recommend(0)
     with pytest.raises(TypeError, match='expected a dict'): iv.answer([3])
     assert iv.replies == {}
 
