@@ -238,10 +238,12 @@ def test_accessible_in_light_and_dark(page, axe):
     theme(page, 'JupyterLab Light')
 
 def test_focus_is_seen(page):
-    page.locator('.fastcf-card select').first.focus()
-    page.keyboard.press('Shift+Tab'); page.keyboard.press('Tab')
     ring = "getComputedStyle(document.querySelectorAll('.fastcf-card')[{}]).outlineStyle"
-    page.wait_for_function(ring.format(0) + " == 'solid'") # keys arrive when a busy browser comes to them
+    for _ in range(20): # a busy kernel may still draw what the test before clicked, and move the focus
+        page.locator('.fastcf-card select').first.focus()
+        page.keyboard.press('Shift+Tab'); page.keyboard.press('Tab')
+        if page.evaluate(ring.format(0)) == 'solid': break
+        page.wait_for_timeout(500)
     assert page.evaluate(ring.format(0)) == 'solid' and page.evaluate(ring.format(1)) == 'none'
 
 def test_narrow(page):
