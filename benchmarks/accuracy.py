@@ -11,12 +11,13 @@ by number of training ratings; in the protocol *time* most ratings of the lowest
 import contextlib, io, time
 import numpy as np, pandas as pd, torch
 from scipy import sparse
-from fastcf.engines import ALS # and learn.sample_posterior
-from fastcf.data import load_ml100k
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
-from fastcf.metadata import metadata_features
-from fastcf.sampler import rated_by
+from fastcf.bayes.engines import ALS # and learn.sample_posterior
+from fastcf.data.sources import load_ml100k
+import fastcf.learn.predict
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
+from fastcf.data.features import metadata_features
+from fastcf.bayes.sampler import rated_by
 
 SEEDS, BINS = (0, 1, 2), (86_400, 600, 1)
 ROWS = {'ids, rank 10': dict(k=10, n=200, metadata=False), 'ids': dict(k=16, n=250, metadata=False), '+ metadata, 140 sweeps': dict(k=16, n=140), '+ metadata': dict(k=16, n=250),

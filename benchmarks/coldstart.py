@@ -10,15 +10,18 @@ Items: a fifth of them is cold, another fifth with each seed; what n ratings say
 Priors: metadata alone by both engines, for users and for items, in stars and as rankings of what is rated at all.
 """
 import numpy as np, pandas as pd, torch
-from fastcf.coldstart import MetadataPrior, ProxyQuestions, expected_ratings
-from fastcf.curves import _Arrivals, first_ratings
-from fastcf.data import ColdItemSplitter, ColdUserSplitter, Vocab, load_ml100k
+from fastcf.cold.metadata_prior import MetadataPrior, ProxyQuestions, expected_ratings
+from fastcf.cold.curves import _Arrivals, first_ratings
+from fastcf.data.splits import ColdItemSplitter, ColdUserSplitter
+from fastcf.data.vocab import Vocab
+from fastcf.data.sources import load_ml100k
 from fastcf.demo import clipped_rmse
-from fastcf.interview import _Strangers, simulate_interview
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
-from fastcf.posterior import Gaussian
-from fastcf.questions import STRATEGIES, Interviewer
+from fastcf.interview.interview import _Strangers, simulate_interview
+import fastcf.learn.predict
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
+from fastcf.bayes.posterior import Gaussian
+from fastcf.interview.questions import STRATEGIES, Interviewer
 
 SEEDS, Y, COUNTS = 3, (0.5, 5.5), (0, 1, 2, 5, 10, 20)
 

@@ -9,12 +9,13 @@ same model trained again with them (asked: at most 1 % worse), predictions of th
 """
 import time
 import numpy as np, pandas as pd, torch
-import fastcf.foldin # learn.fold_in
-from fastcf.data import load_ml100k
+import fastcf.bayes.foldin # learn.fold_in
+from fastcf.data.sources import load_ml100k
 from fastcf.demo import clipped_rmse
-from fastcf.foldin import row_prior
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
+from fastcf.bayes.foldin import row_prior
+import fastcf.learn.predict
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
 
 RANGES,SEEDS = {'no y_range': None, 'y_range': (.5, 5.5)},(0, 1, 2)
 

@@ -9,13 +9,13 @@ the rounded mean of the ratings they can give of its films, which is kinder than
 import time
 import numpy as np, pandas as pd, torch
 from benchmarks.coldstart import SEEDS, cold_users, fitted as fitted_cold, spread
-from fastcf.coldstart import ProxyQuestions
-from fastcf.data import load_ml100k, simulate_ratings
-from fastcf.interview import Interview, simulate_interview
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
-from fastcf.questions import Interviewer
-import fastcf.widget # Interview.show
+from fastcf.cold.metadata_prior import ProxyQuestions
+from fastcf.data.sources import load_ml100k, simulate_ratings
+from fastcf.interview.interview import Interview, simulate_interview
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
+from fastcf.interview.questions import Interviewer
+import fastcf.interview.widget # Interview.show
 
 USERS, ITEMS, RATINGS, FACTORS = 20_000, 115_000, 1_000_000, 50
 

@@ -10,9 +10,9 @@ from fastai.callback.core import Callback
 from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.data.transforms import IndexSplitter
 from fastai.optimizer import Adam
-from fastcf.data import load_ml100k
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
+from fastcf.data.sources import load_ml100k
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
 
 ROUNDS, Y = 5, (0.5, 5.5)
 

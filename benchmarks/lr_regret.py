@@ -12,10 +12,10 @@ from multiprocessing import get_context
 import numpy as np, pandas as pd, torch
 from fastai.callback.schedule import SuggestionMethod
 from fastai.data.transforms import IndexSplitter
-from fastcf.data import load_ml100k, simulate_ratings
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
-import fastcf.lr_finder # brings find_lr
+from fastcf.data.sources import load_ml100k, simulate_ratings
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
+import fastcf.learn.lr_finder # brings find_lr
 
 LRS = np.geomspace(1e-3, 2e-1, 13)
 METHODS = SuggestionMethod.Valley, SuggestionMethod.Slide, SuggestionMethod.Minimum, SuggestionMethod.Steep

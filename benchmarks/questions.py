@@ -9,10 +9,10 @@ takes as long as all other rows together and is done on every third split, so th
 from unittest.mock import patch
 import numpy as np, pandas as pd, torch
 from benchmarks.coldstart import cold_users, fitted
-from fastcf import questions
-from fastcf.data import load_ml100k
-from fastcf.interview import simulate_interview
-from fastcf.questions import Interviewer, Lessons, SeenModel, TastePrior
+from fastcf.interview import questions
+from fastcf.data.sources import load_ml100k
+from fastcf.interview.interview import simulate_interview
+from fastcf.interview.questions import Interviewer, Lessons, SeenModel, TastePrior
 
 def splits(ml, times=3, parts=4):
     "Of each split: ratings of known users, answers and test of newcomers"

@@ -11,10 +11,10 @@ import resource, statistics, subprocess, sys, time, warnings
 import pandas as pd, torch
 from fastai.callback.core import event
 from fastcore.basics import noop
-from fastcf.callbacks import EmbeddingStats
-from fastcf.data import load_ml100k
-from fastcf.learner import cf_learner
-from fastcf.loaders import CFDataLoaders
+from fastcf.watch.embedding_stats import EmbeddingStats
+from fastcf.data.sources import load_ml100k
+from fastcf.learn.learner import cf_learner
+from fastcf.data.loaders import CFDataLoaders
 
 ROUNDS, SEEDS = 5, 10
 

@@ -36,8 +36,9 @@ def demo_learner(
 ): # `CFLearner` on the 90/10 split, not fitted
     "The learner of the demonstration"
     from fastai.data.transforms import IndexSplitter
-    from fastcf.learner import cf_learner
-    from fastcf.loaders import CFDataLoaders
+    from fastcf.learn import look,predict # their methods
+    from fastcf.learn.learner import cf_learner
+    from fastcf.data.loaders import CFDataLoaders
     dls = CFDataLoaders.from_df(ml.ratings, splitter=IndexSplitter(test_rows_90_10(len(ml.ratings))), items=ml.items, seed=seed, bs=128)
     return cf_learner(dls, factor_count=80, y_range=(0.5, 5.5), wd=0.3, seed=seed)
 
@@ -82,7 +83,7 @@ def main(
 ):
     "Train on MovieLens 100K, print the test RMSE and recommendations, write plots"
     import matplotlib.pyplot as plt
-    from fastcf.data import load_ml100k
+    from fastcf.data.sources import load_ml100k
     ml = load_ml100k(data)
     test = test_rows_90_10(len(ml.ratings))
     print(f"{ml!r}\n{len(ml.ratings)-len(test):,} to train on, {len(test):,} to test on (a fixed random tenth)\n")

@@ -1,7 +1,7 @@
 import os
 os.environ.setdefault('MPLBACKEND', 'agg')
 import pytest
-from fastcf.data import load_ml100k, simulate_ratings
+from fastcf.data.sources import load_ml100k, simulate_ratings
 
 @pytest.fixture(scope='session')
 def ml(): return load_ml100k()

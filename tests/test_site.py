@@ -23,7 +23,7 @@ def text_out(text): return nbformat.v4.new_output('execute_result', {'text/plain
 def made(site, tmp_path, *cells):
     "What the site shows of a notebook with these cells, without the kinds"
     path = site.nbs/'made.ipynb'
-    p = Page(path, 'made', 'Library')
+    p = Page(path, 'made', 'Whole library')
     type(p).cells = property(lambda self: list(cells) if self.path == path else _cells(self))
     try: return list(site.cells_of(p, {}))
     finally: type(p).cells = property(_cells)
@@ -78,16 +78,16 @@ def test_order_of_pages():
 
 def test_every_notebook_is_a_page_whether_named_or_not(tmp_path):
     nbs = tmp_path/'nbs'
-    for o in ('index', '00_x', '50_never_heard_of', 'tutorials/new', 'tutorials/glossary'):
+    for o in ('index', '50_never_heard_of', 'tutorials/new', 'tutorials/glossary', 'learn/02_x', 'learn/01_y', 'learn/index'):
         (nbs/o).parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nbformat.v4.new_notebook(cells=[md(f'# {o}')]), nbs/f'{o}.ipynb')
     pages = find_pages(facts(), nbs)
-    assert [(p.doc, p.section) for p in pages[:-2]] == [('index', ''), ('tutorials/new', 'Tutorials'), ('tutorials/glossary', 'Tutorials'), ('x', 'Library'), ('never_heard_of', 'Library')]
+    assert [(p.doc, p.section) for p in pages[:-2]] == [('index', ''), ('tutorials/new', 'Tutorials'), ('tutorials/glossary', 'Tutorials'), ('learn/index', 'Learning'), ('learn/y', 'Learning'), ('learn/x', 'Learning'), ('never_heard_of', 'Whole library')]
 
 def test_sidebar_names_notebooks_that_exist():
     s = facts()
     here = {p.stem for p in (ROOT/'nbs').rglob('*.ipynb')} | {'*'}
-    assert [o for k in ('sidebar', 'tutorials') for o in re.split(r',\s*', s[k]) if o.partition(':')[0] not in here] == []
+    assert [o for k in ('tutorials',) for o in re.split(r',\s*', s[k]) if o.partition(':')[0] not in here] == []
 
 # --- names
 
@@ -101,7 +101,7 @@ def test_addresses_of_other_libraries(name, url): assert foreign(name) == url
 
 @pytest.mark.parametrize('before,after', [
     ('see `cf_learner`', 'see {py:obj}`cf_learner <fastcf.learner.cf_learner>`'), ('`learn.predict()`', '{py:obj}`learn.predict() <fastcf.learner.CFLearner.predict>`'),
-    ('`recommend` it', '{py:obj}`recommend <fastcf.learner.CFLearner.recommend>` it'), ('`user`, ``cf_learner``', '`user`, ``cf_learner``'),
+    ('`recommend` it', '{py:obj}`recommend <fastcf.learn.predict.CFLearner.recommend>` it'), ('`user`, ``cf_learner``', '`user`, ``cf_learner``'),
     ('## `cf_learner`', '## `cf_learner`'), ('[`cf_learner`](x.md)', '[`cf_learner`](x.md)'), ('```python\n`cf_learner`\n```', '```python\n`cf_learner`\n```'),
     ('`cf_learner(dls)`', '`cf_learner(dls)`'), ('`nn.Module`', '[`nn.Module`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html)')])
 def test_backticked_names_are_linked(site, before, after): assert site.names.linkify(before) == after
@@ -114,16 +114,16 @@ def test_links_to_files_become_links_to_pages(site):
     assert site.links('[t](nbs/tutorials/first_ten_minutes.ipynb) [c](CONTRIBUTING.md)', index) == '[t](tutorials/first_ten_minutes.ipynb) [c](contributing.ipynb)'
 
 def test_symbols_know_parameters_returns_errors_and_lines(site):
-    s = site.symbols['fastcf.learner.CFLearner.recommend']
+    s = site.symbols['fastcf.learn.predict.CFLearner.recommend']
     assert s.signature() == '(users, k=10, exclude_seen=True, min_ratings=1, items=None)' and s.kind == 'method' and s.patched
     assert s.params()[1] == ('k', 'int', '10', 'How many items for each') and s.returns()[0] == 'pd.DataFrame'
     assert ('ValueError', 'k: expected a whole number above 0, got …') in site.errors.of(s) and 'UnknownIdError' in dict(site.errors.of(s))
-    stats = {n: o for n,o in site.symbols.items() if n.startswith('fastcf.callbacks.EmbeddingStats.')}
-    assert not any(site.errors.of(o) for n,o in stats.items() if n.endswith('after_validate')) and not stats['fastcf.callbacks.EmbeddingStats.after_validate'].public # a dictionary's `update` is not ours; an event is for fastai
-    cf = site.symbols['fastcf.learner.cf_learner']
+    stats = {n: o for n,o in site.symbols.items() if n.startswith('fastcf.watch.embedding_stats.EmbeddingStats.')}
+    assert not any(site.errors.of(o) for n,o in stats.items() if n.endswith('after_validate')) and not stats['fastcf.watch.embedding_stats.EmbeddingStats.after_validate'].public # a dictionary's `update` is not ours; an event is for fastai
+    cf = site.symbols['fastcf.learn.learner.cf_learner']
     assert 'wd_bn_bias' in [n for n,*_ in cf.delegated()] and cf.signature().endswith('seed=None, **kwargs)')
-    assert site.symbols['fastcf.loaders.CFDataLoaders.from_csv'].kind == 'classmethod' and site.symbols['fastcf.loaders.CFDataLoaders.catalog'].kind == 'property'
-    assert [p[0] for p in site.symbols['fastcf.sources.RatingsData'].params()] == ['ratings', 'users', 'items']
+    assert site.symbols['fastcf.data.loaders.CFDataLoaders.from_csv'].kind == 'classmethod' and site.symbols['fastcf.data.loaders.CFDataLoaders.catalog'].kind == 'property'
+    assert [p[0] for p in site.symbols['fastcf.data.sources.RatingsData'].params()] == ['ratings', 'users', 'items']
     for s in site.symbols.values():
         lines = (ROOT/s.file).read_text().split('\n')[s.line-1:s.line+s.code.count('\n')]
         assert '\n'.join(lines).strip().startswith(s.code.split('\n')[0]) and lines[-1].strip() == s.code.split('\n')[-1].strip(), s.full
@@ -190,7 +190,7 @@ def test_every_public_name_is_documented(site, parsed):
     missing,short = [],[]
     for s in site.symbols.values():
         if not s.public: continue
-        doc = next((p.doc for p in site.pages if p.path.name == s.notebook), None)
+        doc = next((p.doc for p in site.pages if p.path.as_posix().endswith(f'nbs/{s.notebook}')), None)
         page = parsed[f'{doc}.html']
         if not {s.full, s.name.lower()} & page.ids or s.full not in page.ids: missing.append(s.full)
         short += [f'{s.full}: {n}' for n,_,_,m in s.params() if n not in page.text or m.replace('`', '')[:40] not in page.text]
@@ -210,7 +210,7 @@ def test_for_machines(html, site):
         text = (html/f'{p.doc}.html.md').read_text()
         assert text.startswith('# ') and '#|' not in text
     assert '### `cf_learner(dls, factor_count=50' in (html/'learner.html.md').read_text()
-    for m in (ROOT/'fastcf').glob('*.py'): # the addresses in the modules' docstrings
+    for m in (ROOT/'fastcf').rglob('*.py'): # the addresses in the modules' docstrings
         for l in re.findall(r'^Docs: ([^\s\"]+)', m.read_text(), re.M): assert (html/l.removeprefix(site.settings['site'])).exists(), l
 
 def test_notebooks_to_download(html, site):

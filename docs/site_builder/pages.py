@@ -24,7 +24,7 @@ def facts(root=ROOT):
 class Page:
     "A notebook, or one of the project's Markdown files, as a page"
     path:Path # The file
-    doc:str # The page's name, such as `learner` or `tutorials/glossary`
+    doc:str # The page's name, such as `learn/model` or `tutorials/glossary`
     section:str # Heading in the sidebar
     title:str='' # In the sidebar, where it is not the page's own
 
@@ -52,13 +52,21 @@ def ordered(paths, listed):
         if n == '*': yield from ((p, '') for p in rest)
         elif n in by_stem: yield by_stem[n],title
 
+def wings(settings):
+    "The wings and their headings in the sidebar, lowest first"
+    return {name.strip(): title.strip() for name,_,title in (o.partition(':') for o in settings['wings'].split(','))}
+
+def in_wing(folder):
+    "The notebooks of a wing: its opening page, then its rooms by their numbers"
+    return sorted(folder.glob('*.ipynb'), key=lambda p: (p.stem != 'index', p.stem))
+
 def find_pages(settings, nbs=NBS):
     "Every notebook in `nbs`, and the Markdown files that are pages too; the numbers in front of names give the order only"
     doc = lambda p: re.sub(r'(^|/)\d+[a-z]?_', r'\1', p.relative_to(nbs).with_suffix('').as_posix())
-    rooms = [p for p in nbs.glob('*.ipynb') if p.stem != 'index']
     res = [Page(nbs/'index.ipynb', 'index', '')]
     res += [Page(p, doc(p), 'Tutorials', t) for p,t in ordered(list((nbs/'tutorials').glob('*.ipynb')), settings['tutorials'])]
-    res += [Page(p, doc(p), 'Library', t) for p,t in ordered(rooms, settings['sidebar'])]
+    for wing,title in wings(settings).items(): res += [Page(p, doc(p), title) for p in in_wing(nbs/wing)]
+    res += [Page(p, doc(p), 'Whole library') for p in sorted(nbs.glob('*.ipynb')) if p.stem != 'index']
     return res + [Page(ROOT/f'{n}.md', n.lower(), 'Project') for n in ('CONTRIBUTING', 'CHANGELOG')]
 
 # --- what a symbol's documentation says
@@ -225,7 +233,7 @@ class Site:
         "The first cell with its sentence set off, and ways to have the page as a notebook"
         md = re.sub(r'^> (.+)$', r'{.lead}\n\1', md, count=1, flags=re.M)
         if page.path.suffix != '.ipynb': return md
-        nb,mod = page.path.relative_to(ROOT).as_posix(),next((s.module for s in self.symbols.values() if s.notebook == page.path.name), None)
+        nb,mod = page.path.relative_to(ROOT).as_posix(),next((s.module for s in self.symbols.values() if s.notebook == page.path.relative_to(self.nbs).as_posix()), None)
         colab = f"https://colab.research.google.com/{self.settings['repo'].replace('https://', '').replace('github.com', 'github', 1)}/blob/{self.settings['branch']}/{nb}"
         tools = [f'<a href="{page.root}notebooks/{page.doc}.ipynb" download>Download as notebook</a>', f'[View on GitHub]({self.blob(nb)})', f'[Open in Colab]({colab})']
         if mod: tools.append(f"[`{mod}`]({self.blob(mod.replace('.', '/') + '.py')})")
@@ -259,7 +267,7 @@ class Site:
         res = ''
         for section in dict.fromkeys(p.section for p in self.pages if p.section):
             entries = [f'{p.title} <{p.doc}>' if p.title else p.doc for p in self.pages if p.section == section]
-            if section == 'Library': entries.append('All names <genindex>')
+            if section == 'Whole library': entries.append('All names <genindex>')
             res += f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n' + '\n'.join(entries) + '\n```\n\n'
         return res
 

@@ -17,12 +17,12 @@ def _is_event(f): return hasattr(event, f.name) and not ast.get_docstring(f) # f
 @dataclass
 class Symbol:
     "A function, class, method or constant of a module"
-    module:str # Such as `fastcf.learner`
+    module:str # Such as `fastcf.learn.learner`
     name:str # Such as `cf_learner` or `CFLearner.predict`
     node:ast.AST # Its definition
     code:str # Its source
     line:int # Where that starts in the module's file
-    notebook:str # Such as `03_learner.ipynb`
+    notebook:str # Such as `learn/02_learner.ipynb`
     cell:str # Id of the cell
     public:bool # In `__all__`, or a method of something that is
     patched:bool = False # Added to its class by `@patch`
@@ -119,7 +119,7 @@ def _cells(path):
     "(notebook, cell id, first line, code) of each exported cell in a module"
     text = path.read_text()
     for m in re.finditer(r'^# %% (\S+\.ipynb) #(\w+)\n(.*?)(?=^# %% |\Z)', text, re.M | re.S):
-        yield m[1].removeprefix('../nbs/'), m[2], text[:m.start(3)].count('\n') + 1, m[3]
+        yield m[1].partition('nbs/')[2], m[2], text[:m.start(3)].count('\n') + 1, m[3]
 
 def _symbols_of(tree, module, public, where):
     "The symbols that one statement defines"
@@ -141,10 +141,18 @@ def _symbols_of(tree, module, public, where):
             for o in getattr(t, 'elts', [t]):
                 if isinstance(o, ast.Name) and not o.id.startswith('_'): yield make(o.id, tree, public=public(o.id))
 
+def module_paths(lib=ROOT/'fastcf'):
+    "The files of the package's modules, those of its wings among them"
+    return [p for p in sorted(lib.rglob('*.py')) if not p.stem.startswith('_')]
+
+def module_name(path, lib=ROOT/'fastcf'):
+    "Such as `fastcf.learn.model`"
+    return '.'.join(path.relative_to(lib.parent).with_suffix('').parts)
+
 def read_symbols(lib=ROOT/'fastcf'):
     "Every symbol of the package by its full name; a class patched from elsewhere counts as public if it is so where it is defined"
     res,everywhere = {},set()
-    paths = [p for p in sorted(lib.glob('*.py')) if not p.stem.startswith('_')]
+    paths = module_paths(lib)
     exported = {p: _all(p) for p in paths}
     for names in exported.values(): everywhere |= names
     for p in paths:
@@ -152,7 +160,7 @@ def read_symbols(lib=ROOT/'fastcf'):
             where = dict(notebook=notebook, cell=cell, line=line, code=code)
             for tree in ast.parse(code).body:
                 public = lambda n: n in (everywhere if isinstance(tree, FUNCS) else exported[p])
-                for s in _symbols_of(tree, f'fastcf.{p.stem}', public, where): res[s.full] = s
+                for s in _symbols_of(tree, module_name(p, lib), public, where): res[s.full] = s
     return res
 
 def _all(path):
@@ -174,9 +182,9 @@ class Errors:
     def __init__(self, symbols, lib=ROOT/'fastcf'):
         self.funcs,self.ours = {},{s.name: s.doc for s in symbols.values() if s.kind == 'exception'}
         self.module_of = {}
-        for p in lib.glob('*.py'):
+        for p in module_paths(lib):
             for node in ast.walk(ast.parse(p.read_text())):
-                if isinstance(node, FUNCS): self.module_of[node] = f'fastcf.{p.stem}'
+                if isinstance(node, FUNCS): self.module_of[node] = module_name(p, lib)
                 if isinstance(node, FUNCS) and node.name != '__init__': self.funcs.setdefault(node.name, []).append(node)
                 if isinstance(node, ast.ClassDef): self.funcs.setdefault(node.name, []).extend(o for o in node.body if isinstance(o, FUNCS) and o.name == '__init__')
 
