@@ -19,6 +19,8 @@ from .data.features import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
+from .learn.learned import *
+from .learn.pairs import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
@@ -27,15 +29,20 @@ from .watch.tables import *
 from .watch.sinks import *
 from .watch.embedding_stats import *
 from .bayes.posterior import *
+from .bayes.belief import *
 from .bayes.foldin import *
+from .bayes.laplace import *
 from .bayes.intervals import *
 from .bayes.engines import *
+from .bayes.growth import *
 from .rank.topn import *
 from .cold.metadata_prior import *
+from .cold.proxies import *
 from .cold.attach import *
 from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
+from .interview.simulate import *
 from .interview.widget import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

@@ -19,6 +19,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from ..core import RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
+from .learned import Learned
 from .model import EmbeddingDotBias
 from .optim import FusedAdam
 
@@ -38,7 +39,12 @@ def _listens(cb, event_name):
 # %% ../../nbs/learn/02_learner.ipynb #cb9a5d08
 class CFLearner(Learner):
     "A `Learner` for ratings: ids in, ids out"
-    priors = {} # of users (False) and of items (True): what serves ids without training ratings, see `attach_prior`
+    @property
+    def learned(self):
+        "What was worked out from the tables and the ratings, forgotten when they change"
+        if '_learned' not in self.__dict__: self._learned = Learned(self)
+        return self._learned
+
     def _bn_bias_state(self, with_bias):
         biases = L(factors_and_biases(self.model)[1]) if with_bias and isinstance(self.model, EmbeddingDotBias) else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)

@@ -47,7 +47,7 @@ def _strike_seen(scores, rows, seen):
 
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
-    c,prior,out = learn.dls.catalog,learn.priors.get(True),learn.dls.counts() < max(1, min_ratings)
+    c,prior,out = learn.dls.catalog,learn.learned.prior('item'),learn.dls.counts() < max(1, min_ratings)
     ids = listed(items) if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
     rows = learn.dls.rows_with_ratings(ids, True, 'error' if prior is None else 'nan')
     if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
@@ -67,9 +67,9 @@ def recommend(self:CFLearner,
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction
     "The best items for some users"
     users,k = listed(users),check_count('k', k)
-    rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'nan' if False in self.priors else 'error'))
+    rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error' if self.learned.prior('user') is None else 'nan'))
     (c,out),device,tops = _choices(self, items, min_ratings),self.model.item_bias.weight.device,[]
-    complete = self._new_scorer(c.item) if self.priors else None
+    complete = self.learned.newcomers.scorer(c.item) if self.learned.newcomers is not None else None
     for at in _blocks(torch.arange(len(rows)), len(out)):
         scores = score_all(self.model, rows[at].clamp(min=0).to(device)).float()
         if complete: scores = complete(scores, [users[j] for j in at], rows[at])
