@@ -19,6 +19,7 @@ from .data.features import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
+from .learn.progress import *
 from .learn.learned import *
 from .learn.pairs import *
 from .learn.learner import *

@@ -1,4 +1,4 @@
-"""What every room needs: errors that say what to do, checks of arguments, labels in a plot
+"""What every room needs: errors that say what to do, checks of arguments, the same order on every machine, progress, labels in a plot
 
 Docs: https://fastcf.github.io/fastcf/core.html.md"""
 
@@ -6,11 +6,14 @@ Docs: https://fastcf.github.io/fastcf/core.html.md"""
 
 # %% auto #0
 __all__ = ['id_repr', 'RatingsError', 'UnknownIdError', 'check_count', 'check_share', 'check_side', 'check_range', 'listed',
-           'label_points']
+           'stable_topk', 'is_watched', 'show_progress', 'label_points']
 
 # %% ../nbs/00_core.ipynb #0ddebbc5
+import os, sys
 import numpy as np
 import pandas as pd
+import torch
+from fastcore.imports import IN_NOTEBOOK
 
 # %% ../nbs/00_core.ipynb #dbaf591c
 def id_repr(
@@ -96,6 +99,42 @@ def listed(
 ) -> list: # Of ids
     "A single id as a list of one, several as a list"
     return [ids] if pd.api.types.is_scalar(ids) else list(ids)
+
+# %% ../nbs/00_core.ipynb #d43d13b2
+def stable_topk(
+    scores:torch.Tensor, # Scores [..., n], without NaN
+    k:int # How many, fewer where n is less
+) -> tuple: # The values and their rows [..., k], both by value descending, then by row ascending
+    "The `k` highest `scores` and where they stand; of equal ones the first rows, on any processor"
+    k = min(check_count('k', k), scores.shape[-1])
+    values,rows = scores.topk(min(k + 1, scores.shape[-1]), dim=-1)
+    if values.is_floating_point() and values[..., :1].isnan().any(): raise ValueError("scores: expected numbers, got NaN among them; fill or mask them first")
+    same = values[..., 1:] == values[..., :-1]
+    if not same.any(): return values[..., :k],rows[..., :k]
+    chosen,tied = rows[..., :k].clone(),same[..., k-1:].any(-1) # the last one in equals the first one out
+    if tied.any(): chosen[tied] = _first_of_equals(scores[tied], values[tied][:, k-1:k], k)
+    chosen = chosen.sort(dim=-1).values
+    values,order = scores.gather(-1, chosen).sort(dim=-1, descending=True, stable=True)
+    return values,chosen.gather(-1, order)
+
+def _first_of_equals(scores, last, k):
+    "Rows of all scores above `last` and of as many equal to it, from the first, as make `k` [b, k]"
+    above,equal = scores > last,scores == last
+    room = k - above.sum(-1, keepdim=True)
+    return (above | equal & (equal.cumsum(-1) <= room)).nonzero()[:, 1].view(-1, k)
+
+# %% ../nbs/00_core.ipynb #45fb31f9
+def is_watched() -> bool: # `False` for a pipe, a file or a job without a terminal
+    "Whether somebody can watch a bar grow: this is a notebook, a terminal or an IDE's console"
+    return bool(IN_NOTEBOOK or 'PYCHARM_HOSTED' in os.environ or sys.stdout is not None and sys.stdout.isatty())
+
+def show_progress(
+    gen, # What to go through
+    **kwargs # To fastprogress's `progress_bar`, such as `leave=False` or `total=100`
+): # An iterator over `gen`
+    "`gen` with a progress bar, where somebody can watch it"
+    from fastprogress.fastprogress import ProgressBar,progress_bar
+    return (progress_bar if is_watched() else ProgressBar)(gen, **kwargs)
 
 # %% ../nbs/00_core.ipynb #2857415b
 def label_points(

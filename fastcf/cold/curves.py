@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
-from ..core import RatingsError,check_side
+
+from ..core import RatingsError,check_side,show_progress
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..bayes.foldin import estimate_prior,sides_of
@@ -94,7 +94,7 @@ def first_ratings(
     y = torch.tensor(new.test[new.rating].to_numpy(dtype='float32'))
     starts = {'the same for all': estimate_prior(learn, side).of(len(new.ids))}
     starts |= {name: p.prior(ids=new.ids.ids) for name,p in (priors or {}).items()}
-    for name,n in progress_bar([(name, n) for name in starts for n in counts], leave=False):
+    for name,n in show_progress([(name, n) for name in starts for n in counts], leave=False):
         belief = new.after(starts[name], n)
         fit,var = belief.expected(new.cols, new.rows).cpu(),belief.variance(new.cols, new.rows).cpu()
         e = (fit if rating_range is None else fit.clamp(*rating_range)) - y
