@@ -155,6 +155,11 @@ class Belief:
         return self.likelihood.condition(self.prior, rows, self.groups.cols, self.values, len(self), 'mean', start)
 
     @property
+    def ids(self) -> Vocab:
+        "Ids of the rows"
+        return self.labels.ids
+
+    @property
     def rating_count(self) -> Tensor: # int64 [rows]
         "How many ratings each row has given"
         return self.groups.starts.diff()
@@ -281,7 +286,8 @@ def update(self:Belief,
     if not whole and len(self) > 1: raise TypeError(f"ratings: a dictionary does not say which of the {len(self)} new rows rated. Pass a frame.")
     ids,rows,cols,values = self.labels.reader(ratings)
     if len(rows): rows = self.labels.ids.encode(ids[rows]) if whole else np.zeros(len(rows), 'int64')
-    self.__dict__.update(self.after(rows, cols, values).__dict__)
+    more = self.after(rows, cols, values)
+    self.groups,self.values,self.mean = more.groups,more.values,more.mean
     return self
 
 def last_of_pairs(

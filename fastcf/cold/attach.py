@@ -17,6 +17,7 @@ from fastcore.meta import delegates
 from ..core import UnknownIdError,id_repr
 from ..data.features import with_ids
 from ..learn.model import EmbeddingDotBias
+from ..learn.learned import ServesNewcomers
 from ..learn.learner import CFLearner
 from ..bayes.posterior import Gaussian,augment,quadratic_form
 from ..bayes.belief import Belief
@@ -117,7 +118,7 @@ def score_of_two(u, v, cov_u=None, cov_v=None):
     both = (cov_u[:, :-1, :-1] * cov_v[:, :-1, :-1]).sum((1, 2))
     return raw,quadratic_form(augment(v), cov_u) + quadratic_form(augment(u), cov_v) + both
 
-class Newcomers:
+class Newcomers(ServesNewcomers):
     "What is believed of users and items without training ratings, as `predict` and `recommend` ask for it"
     def __init__(self,
         learn:CFLearner, # The learner

@@ -84,7 +84,7 @@ class Learned:
         return self.keep(name, self.makers[name](self.learn))
 
     def serve(self,
-        newcomers # An object with `priors` (by side), `predict(df, spread)` and `scorer(items)`; `None` for none
+        newcomers # A `ServesNewcomers`, or `None`
     ):
         "Let an object serve ids without training ratings"
         self.newcomers = newcomers
@@ -96,3 +96,21 @@ class Learned:
         return None if self.newcomers is None else self.newcomers.priors.get(side)
 
     def __getstate__(self): return {**self.__dict__, '_kept': {k: (v, None) for k,(v,_) in self._kept.items()}}
+
+# %% ../../nbs/learn/01_learned.ipynb #1ea40019
+class ServesNewcomers:
+    "What serves ids without training ratings"
+    priors = {} # By side, 'user' or 'item', an object with the metadata `df` by id
+
+    def predict(self,
+        df, # Pairs of ids: users, then items
+        spread:bool # Whether standard deviations are wanted
+    ) -> tuple: # Predictions and standard deviations of ratings [n], NaN where an id is not served
+        "Predictions of pairs of which a side has no training ratings"
+        raise NotImplementedError
+
+    def scorer(self,
+        items # Ids of the catalog's items, then of new ones
+    ): # A function of scores [b, items], ids and rows of users, that gives scores of all `items`
+        "What completes scores: rows of users without training ratings, columns of new items"
+        raise NotImplementedError
