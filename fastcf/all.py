@@ -36,5 +36,8 @@ from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
 from .interview.widget import *
+from .serve.format import *
+from .serve.recommender import *
+from .serve.files import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
