@@ -30,6 +30,7 @@ from .bayes.posterior import *
 from .bayes.foldin import *
 from .bayes.intervals import *
 from .bayes.engines import *
+from .rank.topn import *
 from .cold.metadata_prior import *
 from .cold.attach import *
 from .cold.curves import *
