@@ -36,5 +36,6 @@ from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
 from .interview.widget import *
+from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
