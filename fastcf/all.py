@@ -19,6 +19,7 @@ from .data.features import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
+from .learn.progress import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
@@ -40,5 +41,6 @@ from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
 from .serve.files import *
+from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
