@@ -16,7 +16,7 @@ from urllib.request import Request,urlopen
 import numpy as np
 import pandas as pd
 from fastai.data.external import URLs,fastai_path
-from fastprogress.fastprogress import progress_bar
+from ..core import show_progress
 
 # %% ../../nbs/data/00_sources.ipynb #70a848df
 _URL = URLs.ML_100k
@@ -56,7 +56,7 @@ def download_checked(
     try:
         with os.fdopen(fd, 'wb') as f, urlopen(Request(url, headers={'User-Agent': 'fastcf'}), timeout=timeout) as r:
             n = int(r.headers.get('Content-Length') or 0)
-            for _ in progress_bar(range(max(1, -(-n//2**16)) if n else 2**20), leave=False):
+            for _ in show_progress(range(max(1, -(-n//2**16)) if n else 2**20), leave=False):
                 chunk = r.read(2**16)
                 if not chunk: break
                 f.write(chunk)
@@ -83,7 +83,7 @@ def _fetch_wheel(dest):
         with open(f'{tmp}/log', 'w+b') as log:
             p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, 'TMPDIR': tmp})
             try:
-                for _ in progress_bar(range(600), leave=False):
+                for _ in show_progress(range(600), leave=False):
                     try: p.wait(.5); break
                     except subprocess.TimeoutExpired: pass
             finally: p.kill() if p.poll() is None else None

@@ -11,6 +11,7 @@ __all__ = ['factors_and_biases', 'CFLearner', 'cf_learner', 'rmse_metric']
 import torch
 from torch import nn
 from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from fastai.metrics import AccumMetric,mae
 from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their like
@@ -20,7 +21,8 @@ from fastcore.meta import delegates
 from ..core import RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
 from .model import EmbeddingDotBias
-from .optim import FusedAdam
+from .optim import table_optimizer
+from .progress import LogOrBar
 
 # %% ../../nbs/learn/02_learner.ipynb #3211dd3f
 def factors_and_biases(
@@ -42,6 +44,10 @@ class CFLearner(Learner):
     def _bn_bias_state(self, with_bias):
         biases = L(factors_and_biases(self.model)[1]) if with_bias and isinstance(self.model, EmbeddingDotBias) else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
+
+    def add_cb(self, cb):
+        "Add a callback; fastai's bars are replaced by `LogOrBar`, which writes plain lines where there is no terminal"
+        return super().add_cb(LogOrBar() if cb is ProgressCallback or type(cb) is ProgressCallback else cb)
 
     def __call__(self, event_name): L(event_name).map(self._call_one) if not isinstance(event_name, str) else self._call_one(event_name)
     def _call_one(self, event_name):
@@ -70,7 +76,8 @@ def cf_learner(
     loss_func=None, # Loss, by default the mean squared error
     cbs=None, # Callbacks
     metrics=None, # Metrics, by default RMSE and MAE
-    opt_func=FusedAdam, # Optimizer
+    opt_func=None, # Optimizer, by default `FusedAdam`, and for large tables `RowwiseAdam`
+    sparse:bool|str='auto', # Touch only the rows of a batch, see `table_optimizer`
     lr:float=5e-3, # Learning rate where `fit` is given none
     wd:float=0.2, # Weight decay of the factors
     seed:int|None=None, # Seed of the tables' first values; the loaders' seed is that of the batches
@@ -83,6 +90,7 @@ def cf_learner(
         model = EmbeddingDotBias(len(c.item), len(c.user), factor_count, y_range)
     if model.y_range is None: model.item_bias.weight.data += dls.train_ds.ratings.mean()
     else: _check_fits(model.y_range, dls)
+    opt_func = table_optimizer(model, opt_func, sparse)
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
 
