@@ -325,11 +325,16 @@ def _columns(belief, ids):
         raise UnknownIdError(labels.others.name, pd.unique(labels.others[cols[empty]]), "They have no training ratings, so nothing was learned about them.")
     return cols
 
+def _known_columns(belief):
+    "Columns about which something was learned"
+    counts = belief.labels.counts
+    return np.arange(len(belief.likelihood)) if counts is None else np.flatnonzero(counts.numpy())
+
 @patch
 @torch.no_grad()
 def predict(self:Belief,
-    users=None, # A user's id, several, or a frame of pairs; where the users are this belief's rows and there is one of them, it may be left out
-    items=None, # An item's id or several; as `users`, where the items are this belief's rows
+    users=None, # A user's id, several, or a frame of pairs; a belief about one user needs no user, and without `items` predicts all
+    items=None, # An item's id or several; a belief about one item needs no item, and without `users` predicts for all
     interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
     return_std:bool=False # Add the standard deviation of a rating as a column
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
@@ -339,8 +344,9 @@ def predict(self:Belief,
     check_interval(interval)
     if own is None and not isinstance(users, pd.DataFrame):
         if len(self) > 1: raise ValueError(f"{labels.side}s: which of the {len(self)}? Pass their ids beside the others', or call predict_all.")
-        if is_user: users = labels.ids[0] if not isinstance(items, pd.DataFrame) else users
-        else: items = labels.ids[0]
+        other = items if is_user else users
+        if other is None: other = labels.others[_known_columns(self)]
+        users,items = (labels.ids[0], other) if is_user else (other, labels.ids[0])
     names = (labels.ids.name, labels.others.name)
     df,single = id_pairs(names if is_user else names[::-1], users, items)
     rows,cols = _rows(self, df[labels.ids.name]),_columns(self, df[labels.others.name])
@@ -355,8 +361,7 @@ def predict_all(self:Belief,
 ) -> pd.DataFrame: # One row an id of this belief, one column an id of the other side
     "Predictions of every row with every column of the other side: rows × columns numbers"
     labels = self.labels
-    if others is None: cols = np.arange(len(self.likelihood)) if labels.counts is None else np.flatnonzero(labels.counts.numpy())
-    else: cols = _columns(self, listed(others))
+    cols = _known_columns(self) if others is None else _columns(self, listed(others))
     res = self.expected(torch.as_tensor(cols, device=self.mean.device)).cpu().numpy()
     return pd.DataFrame(res, index=labels.ids.ids.rename(labels.ids.name), columns=pd.Index(labels.others[cols], name=labels.others.name))
 

@@ -258,6 +258,14 @@ def point_tables(sampler, samples):
         return float((score.cpu() * sampler.sd + sampler.mean - torch.stack(samples.chain).mean(0)).square().mean())
     return min(samples.mean(), _conditional_means(sampler), _mean_product(samples.states, sampler.user.k - 1), key=error)
 
+# %% ../../nbs/bayes/06_engines.ipynb #15a6daf2
+@patch(as_prop=True)
+def posterior(self:CFLearner) -> Posterior:
+    "What a sampler left, as long as the tables are those it left"
+    if 'posterior' in self.learned: return self.learned.get('posterior')
+    raise AttributeError("posterior: there is none of these tables. Call learn.sample_posterior(), or fit with cbs=Gibbs(); "
+                         "a fit afterwards changes the tables.")
+
 # %% ../../nbs/bayes/06_engines.ipynb #86d747fb
 @patch
 def sample_posterior(self:CFLearner,
@@ -270,11 +278,3 @@ def sample_posterior(self:CFLearner,
     self.fit(burn_in + check_count('sample_count', sample_count), cbs=Gibbs(burn_in=burn_in, seed=seed, **kwargs))
     if len(self.posterior.chain) >= 8 and not (said := self.posterior.verdict()).startswith('Mixed'): warnings.warn(said)
     return self.posterior
-
-# %% ../../nbs/bayes/06_engines.ipynb #15a6daf2
-@patch(as_prop=True)
-def posterior(self:CFLearner) -> Posterior:
-    "What a sampler left, as long as the tables are those it left"
-    if 'posterior' in self.learned: return self.learned.get('posterior')
-    raise AttributeError("posterior: there is none of these tables. Call learn.sample_posterior(), or fit with cbs=Gibbs(); "
-                         "a fit afterwards changes the tables.")
