@@ -13,12 +13,15 @@ from fastai.collab import *
 from .core import *
 from .data.sources import *
 from .data.vocab import *
+from .data.columns import *
 from .data.checks import *
 from .data.splits import *
 from .data.features import *
+from .data.interactions import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
+from .learn.progress import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
@@ -37,5 +40,9 @@ from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
 from .interview.widget import *
+from .serve.format import *
+from .serve.recommender import *
+from .serve.files import *
+from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

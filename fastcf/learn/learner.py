@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastai.metrics import AccumMetric,mae
@@ -23,7 +24,8 @@ from fastcore.meta import delegates
 from ..core import RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
 from .model import EmbeddingDotBias,check_model,model_device
-from .optim import FusedAdam
+from .optim import table_optimizer
+from .progress import LogOrBar
 
 # %% ../../nbs/learn/02_learner.ipynb #3211dd3f
 def row_biases(
@@ -65,6 +67,14 @@ class CFLearner(Learner):
         biases = L(row_biases(self.model)) if with_bias else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
 
+    def add_cb(self, cb):
+        "Add a callback; `LogOrBar` in place of fastai's bars, and a tracker of an error turned around"
+        super().add_cb(LogOrBar() if cb is ProgressCallback or type(cb) is ProgressCallback else cb)
+        new = self.cbs[-1]
+        if isinstance(new, TrackerCallback) and new.comp is np.greater and lower_is_better(new.monitor):
+            new.comp,new.min_delta = np.less,-new.min_delta
+        return self
+
     def __call__(self, event_name): L(event_name).map(self._call_one) if not isinstance(event_name, str) else self._call_one(event_name)
     def _call_one(self, event_name):
         for cb in sorted(self.cbs, key=lambda o: o.order):
@@ -76,13 +86,6 @@ class CFLearner(Learner):
         if not any(p.requires_grad for p in self.model.parameters()):
             raise TypeError(f"fit: {type(self.model).__name__} has no parameters, so there is nothing to fit. predict, recommend and validate work without.")
         super().create_opt()
-
-    def add_cb(self, cb):
-        super().add_cb(cb)
-        new = self.cbs[-1]
-        if isinstance(new, TrackerCallback) and new.comp is np.greater and lower_is_better(new.monitor):
-            new.comp,new.min_delta = np.less,-new.min_delta
-        return self
 
 # %% ../../nbs/learn/02_learner.ipynb #aac2a418
 def _check_fits(y_range, dls):
@@ -141,7 +144,8 @@ def cf_learner(
     loss_func=None, # Loss, by default the mean squared error
     cbs=None, # Callbacks
     metrics=None, # Metrics, by default RMSE and MAE
-    opt_func=FusedAdam, # Optimizer
+    opt_func=None, # Optimizer, by default `FusedAdam`, and for large tables `RowwiseAdam`
+    sparse:bool|str='auto', # Touch only the rows of a batch, see `table_optimizer`
     lr:float=5e-3, # Learning rate where `fit` is given none
     wd:float=0.2, # Weight decay of the factors
     seed:int|None=None, # Seed of the tables' first values; the loaders' seed is that of the batches
@@ -154,6 +158,8 @@ def cf_learner(
         if seed is not None: torch.manual_seed(seed)
         model = make_model(model, dls, factor_count, y_range)
     _check_fits(getattr(model, 'y_range', None), dls)
+    if sparse == 'auto' and not isinstance(model, EmbeddingDotBias): sparse = False # a brought model may have layers too
+    opt_func = table_optimizer(model, opt_func, sparse)
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
 
