@@ -32,11 +32,15 @@ class EpochEngine(Callback):
         "Change the tables, and return the training loss"
         raise NotImplementedError
 
-    def before_fit(self):
-        own,m = type(self).__name__,self.model
+    def check(self):
+        "Raise where this engine does not fit the learner; an engine that needs no tables of the model's has a check of its own"
+        m = self.model
         if not (isinstance(self.learn, CFLearner) and isinstance(m, EmbeddingDotBias)):
-            raise TypeError(f"{own}: works on a CFLearner around EmbeddingDotBias, got {type(self.learn).__name__} around {type(m).__name__}. "
+            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, got {type(self.learn).__name__} around {type(m).__name__}. "
                             "Make one with cf_learner(dls).")
+
+    def before_fit(self):
+        self.check()
         self.active = not (hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'))
         if self.active: self.begin()
 

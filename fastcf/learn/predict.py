@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from .model import score_pairs
 from .learner import CFLearner
 from .pairs import add_spread,check_interval,id_pairs
 
@@ -30,12 +31,13 @@ def predict(self:CFLearner,
     c,spread = self.dls.catalog,check_interval(interval) is not None or return_std
     df,single = id_pairs((c.user.name, c.item.name), users, items)
     new = self.learned.newcomers # what serves ids without training ratings, if a prior is attached
-    rows = [self.dls.rows_with_ratings(df.iloc[:, j], j == 1, unknown if self.learned.prior(side) is None else 'nan') for j,side in enumerate(('user', 'item'))]
-    ok,device = (rows[0] >= 0) & (rows[1] >= 0),self.model.user_bias.weight.device
+    served = ['nan' if self.learned.prior(side) is not None else unknown for side in ('user', 'item')]
+    rows = [self.dls.rows_with_ratings(df.iloc[:, j], j == 1, served[j]) for j in range(2)]
+    ok = (rows[0] >= 0) & (rows[1] >= 0)
     preds,std = np.full((2, len(df)), np.nan, dtype='float32')
-    u,i = (torch.as_tensor(r[ok]) for r in rows)
-    if ok.any(): preds[ok] = torch.cat([self.model(*(o.to(device) for o in part)).float().cpu() for part in zip(u.split(2**18), i.split(2**18))]).numpy()
-    if ok.any() and spread: std[ok] = self.learned.get('spread', 'fastcf.bayes.laplace').std(u, i)
+    known = [torch.as_tensor(r[ok]) for r in rows]
+    if ok.any(): preds[ok] = score_pairs(self.model, *known).numpy()
+    if ok.any() and spread: std[ok] = self.learned.get('spread', 'fastcf.bayes.laplace').std(*known)
     if new is not None and not ok.all(): preds[~ok],std[~ok] = new.predict(df[~ok], spread)
     if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
-    return add_spread(df.assign(prediction=preds), std, interval, return_std, self.model.y_range)
+    return add_spread(df.assign(prediction=preds), std, interval, return_std, getattr(self.model, 'y_range', None))
