@@ -8,27 +8,28 @@ Docs: https://fastcf.github.io/fastcf/bayes/growth.html.md"""
 __all__ = []
 
 # %% ../../nbs/bayes/07_growth.ipynb #96077702
-import numpy as np
+from dataclasses import replace
 import pandas as pd
 import torch
 from torch import nn
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_side,id_repr
+from ..core import RatingsError,UnknownIdError,id_repr
 from ..data.vocab import Vocab
 from ..data.checks import describe_fault
-from ..data.loaders import Catalog,CFDataLoaders,RatingsTable
+from ..data.loaders import CFDataLoaders,RatingsTable
 from ..learn.learner import CFLearner
 from .belief import Belief,RowLikelihood,last_of_pairs
 from .foldin import bilinear_design,check_frame,fold_rows,new_ratings,row_prior,sides_of
 
 # %% ../../nbs/bayes/07_growth.ipynb #96077704
-def check_growth(learn, ratings, side):
+def check_growth(learn, ratings):
     "Raise where ratings cannot become rows of the tables"
-    own = sides_of(learn.dls.catalog, side)[0]
     if isinstance(ratings, (dict, pd.Series)): raise TypeError("ratings: a dictionary does not say whose ratings these are. Pass a frame.")
     if isinstance(ratings, pd.DataFrame) and not len(ratings):
-        raise RatingsError([describe_fault('ratings', "the table is empty", f"Pass at least one rating of each new {own.name}")])
-    if not learn.learned.complete: raise ValueError(f"add_{side}s: this learner was exported without its ratings, so it cannot grow. Call add_{side}s on the learner that was fitted, or fold_in here.")
+        raise RatingsError([describe_fault('ratings', "the table is empty", "Pass at least one rating of each new row")])
+    if not learn.learned.complete:
+        raise ValueError("ratings: this learner was exported without its training ratings, so it cannot grow. Add them to the learner that was fitted, "
+                         "or call fold_in here.")
 
 def check_kind(vocab, ids):
     "Raise where new ids are text and the vocabulary holds numbers, or the other way round"
@@ -58,7 +59,7 @@ def grow_table(table, catalog, side, place, more=None, times=None):
 
 def _grow(learn, ratings, side, unknown):
     "Add new rows of one side, with their ratings"
-    check_growth(learn, ratings, check_side(side))
+    check_growth(learn, ratings)
     ids,*more = checked = new_ratings(learn, ratings, side, unknown)
     c,dls = learn.dls.catalog,learn.dls
     own = sides_of(c, side)[0]
@@ -68,7 +69,7 @@ def _grow(learn, ratings, side, unknown):
     vectors,grown = fold_rows(learn, checked, side).mean,Vocab([*own, *ids], own.name)
     place,new = (torch.as_tensor(grown.rows(o.ids)) for o in (own, ids))
     grow_tables(learn.model, side, place, new, vectors)
-    cat = Catalog(c.user if side == 'item' else grown, grown if side == 'item' else c.item, c.rating_name, c.users, c.items)
+    cat = replace(c, **{side: grown})
     more[0] = new[torch.as_tensor(more[0])]
     train,valid = grow_table(dls.train_ds, cat, side, place, more),grow_table(dls.valid_ds, cat, side, place)
     learn.dls = CFDataLoaders(dls.train.new(train), dls.valid.new(valid), path=dls.path, device=dls.device)
@@ -127,15 +128,18 @@ def _with_training(learn, vocab, is_item): return vocab.ids[(learn.dls.counts(is
 
 def _add_new(learn, df):
     "Add the new users and items among some ratings; each needs a rating that a known id is part of"
-    for side in ('user', 'item'):
-        own,other = sides_of(learn.dls.catalog, side)
-        check_kind(own, df[own.name].unique())
-        fresh = df[~df[own.name].isin(own.ids) & df[other.name].isin(_with_training(learn, other, side == 'user'))]
-        if len(fresh): _grow(learn, fresh, side, 'error')
     c = learn.dls.catalog
-    lost = ~(df[c.user.name].isin(c.user.ids) & df[c.item.name].isin(c.item.ids))
+    for vocab in (c.user, c.item): check_kind(vocab, df[vocab.name].unique())
+    user,item = df[c.user.name],df[c.item.name]
+    old_user,old_item = user.isin(c.user.ids),item.isin(c.item.ids)
+    users = user[~old_user & item.isin(_with_training(learn, c.item, True))].unique() # to be added
+    items = item[~old_item & (user.isin(_with_training(learn, c.user, False)) | user.isin(users))].unique()
+    lost = ~((old_user | user.isin(users)) & (old_item | item.isin(items)))
     if lost.any():
         raise RatingsError([describe_fault('ratings', f"{lost.sum():,} ratings of new items by new users, of neither of whom anything else is known", "Leave them out, or train again", lost)])
+    if len(users): _grow(learn, df[user.isin(users) & item.isin(_with_training(learn, c.item, True))], 'user', 'error')
+    known = _with_training(learn, learn.dls.catalog.user, False)
+    if len(items): _grow(learn, df[item.isin(items) & user.isin(known)], 'item', 'error')
 
 @patch
 @torch.no_grad()
@@ -143,7 +147,7 @@ def add_ratings(self:CFLearner,
     ratings:pd.DataFrame # Ratings of users and items, known to the model or not
 ) -> CFLearner: # This learner, changed
     "Take ratings into the model: new rows are added, known ones moved by the kernel; counts and seen items go along"
-    check_growth(self, ratings, 'rating')
+    check_growth(self, ratings)
     df = check_frame(self, ratings)
     _add_new(self, df)
     before = self.dls.train_ds
