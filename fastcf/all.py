@@ -19,6 +19,7 @@ from .data.features import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
+from .learn.progress import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
+from ..core import show_progress
 from ..core import check_count,listed
 from ..learn.learner import CFLearner
 from ..learn.model import score_all
@@ -25,7 +25,7 @@ _BLOCK = 2**24 # scores at a time: 64 MB
 def _blocks(rows, item_count):
     "`rows` in blocks of about `_BLOCK` scores, with a progress bar where there are many"
     parts = rows.split(max(1, _BLOCK // item_count))
-    return parts if len(parts) < 8 else progress_bar(parts, leave=False)
+    return parts if len(parts) < 8 else show_progress(parts, leave=False)
 
 def _ranked(c, name, ids, top, id_col, value):
     "A frame of the best items for each of `ids` [b]: `top` are values and columns [b, k], best first"
