@@ -83,6 +83,8 @@ class ChoiceModel:
     penalty:float=.01 # Weight of the squared vectors for each unit of evidence (λ)
     curve:tuple=(0., 1.) # Intercept and slope from the log-odds of a score to those of a choice
     fade:"Fade|None"=None # How older choices of a user fade
+    rating_range:tuple|None=None # Lowest and highest rating of those choices, if they carry ratings
+    lowest:float=1. # What a choice with the lowest rating counts, beside 1 for one with the highest
 
     def scores(self,
         rows:Tensor # Row numbers of users [b]
@@ -96,6 +98,14 @@ class ChoiceModel:
         "The share of pairs with such a score that are choices"
         a,b = self.curve
         return torch.sigmoid(a + b * log_odds(scores))
+
+    def worth(self,
+        ratings:Tensor # Predicted ratings, any shape
+    ) -> Tensor: # Above 0, up to 1 for the highest rating, of the same shape
+        "The squared share of the scale, whose bottom lies an eighth of it below the lowest rating"
+        low,high = self.rating_range
+        bottom = low - ((high - low) / 8 or 1.)
+        return ((ratings.clamp(low, high) - bottom) / (high - bottom)).square()
 
 def log_odds(
     scores:Tensor, # Any shape

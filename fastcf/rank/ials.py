@@ -11,19 +11,22 @@ __all__ = ['choice_weights', 'has_ratings', 'IALS']
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_count
+from ..core import check_count,show_progress
 from ..learn.learner import CFLearner
-from fastprogress.fastprogress import progress_bar
 from ..bayes.engines import EpochEngine
 from .choice import ChoiceModel,Fade,choice_groups,choose_fade,explain_choice,fade_choices,pair_loss,start_choices,sweep_choices
 
-# %% ../../nbs/rank/02_ials.ipynb #5cc82882
+# %% ../../nbs/rank/02_ials.ipynb #55e78922
 def choice_weights(
-    table # The training rows of the loaders
+    table, # The training rows of the loaders
+    lowest:float=1. # What a choice with the lowest rating counts, beside 1 for one with the highest
 ) -> torch.Tensor: # float [n], on the CPU
-    "What each row counts as a choice: its weight where the loaders carry weights, else 1"
+    "What each row counts as a choice: by its weight where the loaders carry weights, by its rating where they carry ratings"
     weights = getattr(table, 'weights', None)
-    return torch.ones(len(table)) if weights is None else weights.cpu().float()
+    if weights is not None: return weights.cpu().float()
+    if not has_ratings(table) or not len(table): return torch.ones(len(table))
+    r = table.ratings.cpu().float()
+    return lowest + (1 - lowest) * (r - r.min()) / (r.max() - r.min()).clamp(min=1e-6)
 
 def has_ratings(
     table # The training rows of the loaders
@@ -37,13 +40,15 @@ class IALS(EpochEngine):
         factor_count:int=32, # Length of a vector; the learner's tables keep theirs
         unobserved:float=.3, # Weight of a pair without a choice, beside 1 for a choice (α₀)
         penalty:float=.01, # Weight of the squared vectors for each unit of evidence (λ)
+        lowest:float=.5, # What a choice with the lowest rating counts, beside 1 for one with the highest: what was liked says more
         recency='auto', # A `Fade`, `None` for none, or 'auto': chosen on each user's newest choice if the loaders carry times
         block:int=32, # Columns solved at a time; vectors as short as this are solved exactly
         seed:int=0 # Seed of the items' first vectors
     ):
         if not (recency is None or recency == 'auto' or isinstance(recency, Fade)): raise TypeError(f"recency: expected a Fade, None or 'auto', got {recency!r}")
         self.factor_count,self.unobserved,self.penalty = factor_count,unobserved,penalty
-        self.recency,self.block,self.seed = recency,block,seed
+        if not 0 < lowest <= 1: raise ValueError(f"lowest: expected a number above 0, at most 1, got {lowest!r}")
+        self.lowest,self.recency,self.block,self.seed = lowest,recency,block,seed
 
     def check(self):
         if not isinstance(self.learn, CFLearner): raise TypeError(f"IALS: works on a CFLearner, got {type(self.learn).__name__}. Make one with cf_learner(dls).")
@@ -51,9 +56,11 @@ class IALS(EpochEngine):
     def begin(self):
         t,c = self.dls.train_ds,self.dls.catalog
         if isinstance(self.recency, Fade) and t.times is None: raise ValueError("recency: the loaders carry no times. Pass time_name to CFDataLoaders.from_df, or recency=None.")
-        self.users,self.items,self.weights = t.users.cpu().long(),t.items.cpu().long(),choice_weights(t)
+        self.users,self.items,self.weights = t.users.cpu().long(),t.items.cpu().long(),choice_weights(t, self.lowest)
         self.sides = choice_groups(self.users, self.items, len(c.user), len(c.item))
+        r = t.ratings if has_ratings(t) else None
         self.result = start_choices(len(c.user), len(c.item), self.factor_count, self.unobserved, self.penalty, self.seed)
+        if r is not None: self.result.rating_range,self.result.lowest = (float(r.min()), float(r.max())),self.lowest
 
     def train_epoch(self):
         self.result = sweep_choices(self.result, self.sides, self.weights, self.block)
@@ -100,11 +107,12 @@ def learn_choice(self:CFLearner,
 ) -> CFLearner: # This learner
     "Learn the choice model alone: no epoch of the learner, nothing printed, a bar where it takes long"
     if not len(self.dls.train_ds): raise ValueError("choice: this learner has no training rows to learn from. Fit IALS before you export it, or pass rank_by='rating'.")
+    check_count('sweeps', sweeps)
     engine = IALS(**kwargs)
     engine.learn = self
     engine.begin()
     long = len(self.dls.train_ds) > 1_000_000
-    for _ in progress_bar(range(check_count('sweeps', sweeps)), leave=False) if long else range(sweeps): engine.train_epoch()
+    for _ in show_progress(range(sweeps), leave=False) if long else range(sweeps): engine.train_epoch()
     return self.set_choice(engine.finish())
 
 # %% ../../nbs/rank/02_ials.ipynb #a2618343
@@ -115,7 +123,7 @@ def choice_rows(self:CFLearner,
     "The choices of one user"
     t,row = self.dls.train_ds,int(self.dls.rows_with_ratings([user], False, 'error')[0])
     mine = (t.users == row).cpu()
-    weights = choice_weights(t)[mine]
+    weights = choice_weights(t, self.choice.lowest)[mine]
     fade = self.choice.fade
     if fade is not None: weights = weights * fade(torch.zeros(int(mine.sum()), dtype=torch.int64), t.times.cpu()[mine])
     return t.items.cpu().long()[mine],weights
