@@ -128,7 +128,7 @@ def test_ids_of_another_type_are_no_newcomers(learn):
     with pytest.raises(UnknownIdError, match='They are text'): learn.recommend(3, items=['199'])
     for nobody in (None, float('nan')):
         with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.predict(nobody, 3)
-        with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.recommend(nobody)
+        with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.recommend([nobody])
 
 def test_an_id_that_only_validates_is_served(town):
     l = fresh(town, splitter=ColdItemSplitter(.2, seed=1))
