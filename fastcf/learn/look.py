@@ -29,7 +29,7 @@ def biases(self:CFLearner,
     cols = {vocab.name: vocab.ids}
     if is_item and (titles := c.titles(rows)) is not None: cols['title'] = titles
     df = pd.DataFrame(cols | dict(bias=table.weight.squeeze(1).float().cpu().numpy(), rating_count=self.dls.counts(is_item).numpy()))
-    return df[df.rating_count >= max(1, min_ratings)].sort_values('bias', ascending=False, ignore_index=True)
+    return df[df.rating_count >= max(1, min_ratings)].sort_values('bias', ascending=False, kind='stable', ignore_index=True)
 
 @patch
 @torch.no_grad()
