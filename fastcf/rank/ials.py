@@ -22,17 +22,16 @@ def choice_weights(
     lowest:float=1. # What a choice with the lowest rating counts, beside 1 for one with the highest
 ) -> torch.Tensor: # float [n], on the CPU
     "What each row counts as a choice: by its weight where the loaders carry weights, by its rating where they carry ratings"
-    weights = getattr(table, 'weights', None)
-    if weights is not None: return weights.cpu().float()
-    if not has_ratings(table) or not len(table): return torch.ones(len(table))
+    if table.ratings is None or not len(table): return torch.ones(len(table))
     r = table.ratings.cpu().float()
+    if not has_ratings(table): return r
     return lowest + (1 - lowest) * (r - r.min()) / (r.max() - r.min()).clamp(min=1e-6)
 
 def has_ratings(
     table # The training rows of the loaders
 ) -> bool: # Whether there are ratings
-    "Whether rows carry ratings that tell them apart, or are choices alone"
-    return table.ratings is not None and getattr(table, 'weights', None) is None
+    "Whether rows carry ratings, or are choices alone"
+    return table.ratings is not None and not table.catalog.is_interactions
 
 class IALS(EpochEngine):
     "Implicit alternating least squares: an epoch solves for all users, then for all items; afterwards `learn.choice`"

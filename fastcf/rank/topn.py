@@ -78,7 +78,8 @@ RANK_BY = 'value','rating','chance'
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
-    if rank_by is None: rank_by = 'value' if both else 'chance' if learn.has_choice else 'rating'
+    own = getattr(learn.loss_func, 'ranks_items', False) # trained to rank: the model's own order is what it was trained for
+    if rank_by is None: rank_by = 'value' if both else 'rating' if own else 'chance'
     if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
     if rank_by == 'value' and not both: raise ValueError("rank_by: 'value' needs ratings, and these loaders carry choices alone. Pass 'chance', or 'rating' for the model's own scores.")
     return rank_by
@@ -224,7 +225,7 @@ def similar_items(self:CFLearner,
     "The items whose factors point the same way"
     items,k,c = listed(items),check_count('k', k),self.dls.catalog
     rows = torch.as_tensor(self.dls.rows_with_ratings(items, True, 'error'))
-    tops = _alike(self.model.item_weight.weight, rows, k, self.dls.counts() < max(1, min_ratings))
+    tops = _alike(_vectors(self, True), rows, k, self.dls.counts() < max(1, min_ratings))
     return _ranked(c, c.item.name, items, f'similar_{c.item.name}', *tops)
 
 @patch
@@ -237,8 +238,13 @@ def similar_users(self:CFLearner,
     "The users whose factors point the same way"
     users,k,c = listed(users),check_count('k', k),self.dls.catalog
     rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error'))
-    cols,values = _alike(self.model.user_weight.weight, rows, k, self.dls.counts(False) < max(1, min_ratings))
+    cols,values = _alike(_vectors(self, False), rows, k, self.dls.counts(False) < max(1, min_ratings))
     return _ranked(replace(c, item=c.user, items=None), c.user.name, users, f'similar_{c.user.name}', cols, values)
+
+def _vectors(learn, is_item):
+    "The factors of one side: the model's, or those of the choice model where there are choices alone and `IALS` was fitted"
+    if learn.has_choice and not has_ratings(learn.dls.train_ds): return learn.choice.items if is_item else learn.choice.users
+    return (learn.model.item_weight if is_item else learn.model.user_weight).weight
 
 def _alike(vectors, rows, k, rare):
     "The nearest rows [n, k] to each of `rows`, and their cosines"
