@@ -1,39 +1,57 @@
 # Everything from a bare clone, in one virtual environment: Python 3.10 or newer and pip are all it takes.
+# .venv grows by stages, each with what its commands need and no more: demo, test, dev (browser and JupyterLab, types, coverage).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+JOBS ?= 2
 BIN = .venv/bin
-READY = .venv/ready
 AXE = 4.14.1
+INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+FACTS = constraints.txt setup.cfg pyproject.toml
 
-.PHONY: help demo test docs browser bench clean
+.PHONY: help demo test test-all docs browser bench clean
 help: ## What can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: $(READY) ## Train on MovieLens 100K, print the test RMSE and recommendations, write plots
+demo: .venv/demo ## Train on MovieLens 100K, print the test RMSE and recommendations, write plots
 	$(BIN)/fastcf-demo
 
-test: $(READY) ## Run every notebook and every test; those in a browser need `make browser` once
-	$(BIN)/pytest
+test: .venv/test ## Run every notebook and the fast tests, JOBS=2 at a time
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -m 'not slow'; status=$$?; \
+	echo "Left out: the slow tests (pages in a browser and in JupyterLab, calibration, killed processes). make test-all runs them too."; exit $$status
 
-docs: $(READY) ## Make README.md and the documentation site, in _docs/html, from the notebooks
+test-all: .venv/dev ## Run everything; tests in a browser need `make browser` once
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+docs: .venv/test ## Make README.md and the documentation site, in _docs/html, from the notebooks
 	$(BIN)/python docs/readme.py
 	$(BIN)/python docs/build.py
 
-browser: $(READY) ## Install what the site's tests need: Chromium (from Debian) and axe-core (from npm)
+browser: .venv/dev ## Install what tests in a browser need: Chromium (from Debian) and axe-core (from npm)
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core)
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends npm)
 	@npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .venv/axe axe-core@$(AXE)
 
-bench: $(READY) ## Measure beside peers, in the same run
+bench: .venv/dev ## Measure beside peers, in the same run
+	$(INSTALL) -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the virtual environment and what tests and demo left
 	rm -rf .venv .pytest_cache .hypothesis _docs demo *.egg-info
 
 # PyTorch first and pinned: on its own, pip may choose a build that is gigabytes larger.
-$(READY): constraints.txt setup.cfg pyproject.toml
+.venv/demo: $(FACTS)
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'fastcf needs Python 3.10 or newer, this is ' + sys.version)"
-	@echo "Installing into .venv: a minute or two"
+	@echo "Installing into .venv what the demo needs: about a minute"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(INSTALL) --no-compile torch
+	@$(INSTALL) --no-compile -e .
+	@touch $@
+
+.venv/test: .venv/demo
+	@echo "Installing into .venv what notebooks, tests and documentation need: about a minute"
+	@$(INSTALL) -e '.[test]'
+	@touch $@
+
+.venv/dev: .venv/test
+	@echo "Installing into .venv what development needs: about a minute"
+	@$(INSTALL) -e '.[dev]'
 	@touch $@

@@ -19,6 +19,7 @@ from .data.features import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
+from .learn.progress import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
@@ -31,6 +32,7 @@ from .bayes.posterior import *
 from .bayes.foldin import *
 from .bayes.intervals import *
 from .bayes.engines import *
+from .rank.topn import *
 from .cold.metadata_prior import *
 from .cold.attach import *
 from .cold.curves import *

@@ -37,6 +37,7 @@ def demo_learner(
     "The learner of the demonstration"
     from fastai.data.transforms import IndexSplitter
     from fastcf.learn import look,predict # their methods
+    from fastcf.rank import topn
     from fastcf.learn.learner import cf_learner
     from fastcf.data.loaders import CFDataLoaders
     dls = CFDataLoaders.from_df(ml.ratings, splitter=IndexSplitter(test_rows_90_10(len(ml.ratings))), items=ml.items, seed=seed, bs=128)

@@ -1,7 +1,16 @@
+"Shared ratings, tidy figures, and how tests are spread over processes"
 import os
 os.environ.setdefault('MPLBACKEND', 'agg')
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1') # the cores are taken
 import pytest
 from fastcf.data.sources import load_ml100k, simulate_ratings
+
+@pytest.hookimpl(tryfirst=True) # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    "A test in a browser is slow. Side by side, a file's tests stay in one process with their fixtures, except where they name a group, as each notebook does"
+    for o in items:
+        if 'chromium' in o.fixturenames: o.add_marker(pytest.mark.slow)
+        if not o.get_closest_marker('xdist_group'): o.add_marker(pytest.mark.xdist_group(o.path.stem))
 
 @pytest.fixture(scope='session')
 def ml(): return load_ml100k()

@@ -1,6 +1,5 @@
 "Every notebook runs from a clean kernel, once, and gives the outputs that are stored in it; every public name has an example among them"
 import ast, os, re, sys
-from concurrent.futures import ThreadPoolExecutor
 from difflib import SequenceMatcher
 from pathlib import Path
 import nbformat, pytest
@@ -9,7 +8,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 NBS = ROOT/'nbs'
-NAMES = [p.relative_to(NBS).as_posix() for p in sorted(NBS.rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+NAMES = [p.relative_to(NBS).as_posix() for p in sorted(NBS.rglob('*.ipynb'), key=lambda p: (-p.stat().st_size, p)) if '.ipynb_checkpoints' not in p.parts] # the long ones first
 sys.path.insert(0, str(ROOT/'docs'))
 from site_builder.notebooks import directives, plain_source
 from site_builder.symbols import read_symbols
@@ -24,17 +23,6 @@ def run(name):
     env = {**os.environ, 'IN_TEST': '1', 'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'OMP_NUM_THREADS': '1'}
     NotebookClient(nb, timeout=900, kernel_name='python3', resources={'metadata': {'path': str((NBS/name).parent)}}).execute(env=env)
     return old,nb.cells
-
-class Running:
-    "Two notebooks at a time, so that both cores are used"
-    def __init__(self, names): self.pool = ThreadPoolExecutor(2); self.jobs = {n: self.pool.submit(run, n) for n in names}
-
-@pytest.fixture(scope='module')
-def running(request):
-    wanted = [o.callspec.params['name'] for o in request.session.items if o.name.startswith('test_runs_as_stored')]
-    r = Running(sorted(wanted, key=lambda n: -(NBS/n).stat().st_size))
-    yield r.jobs
-    r.pool.shutdown(cancel_futures=True)
 
 # --- comparing
 
@@ -71,9 +59,9 @@ def differences(old, new, rtol=.01, atol=.01):
     off = [(x, y) for x,y in zip(nums, nums2) if abs(x - y) > atol + rtol * abs(x)]
     if len(off) > max(0, len(nums) // 10): return f'{len(off)} of {len(nums)} numbers are off, such as {off[:5]} (stored, now)'
 
-@pytest.mark.parametrize('name', NAMES)
-def test_runs_as_stored(name, running):
-    old,new = running[name].result()
+@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in NAMES])
+def test_runs_as_stored(name):
+    old,new = run(name)
     diffs = {o.source[:200]: d for o,n in zip(old, new) if (d := differences(o, n))}
     assert not diffs, '\n'.join(f'--- {name}: {source}\n{d}' for source,d in diffs.items()) + '\nRun the notebook again and look at what changed: jupyter nbconvert --to notebook --execute --inplace, then nbdev-clean'
 

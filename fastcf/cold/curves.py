@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
+from ..core import show_progress
 from ..core import RatingsError
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
@@ -96,7 +96,7 @@ def first_ratings(
     one = base.gaussian
     starts = {'the same for all': (base, Gaussian(one.mean.expand(len(new.ids), -1), one.precision.expand(len(new.ids), -1, -1)))}
     starts |= {name: (p.base, p.prior(ids=new.ids.ids)) for name,p in (priors or {}).items()}
-    for name,n in progress_bar([(name, n) for name in starts for n in counts], leave=False):
+    for name,n in show_progress([(name, n) for name in starts for n in counts], leave=False):
         base,start = starts[name]
         g = new.after(start, base, n)
         fit,var = expected_ratings(g, base, *new.at).cpu(),rating_variance(g, base, *new.at).cpu()

@@ -19,7 +19,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastcore.basics import ifnone
 from fastcore.foundation import L
-from fastprogress.fastprogress import progress_bar
+from ..core import show_progress
 from ..learn.learner import CFLearner
 from ..bayes.posterior import Gaussian,cholesky,link_slope
 from ..bayes.foldin import RowPrior,row_posteriors,rows_to_learn_from
@@ -178,7 +178,7 @@ class Tabular:
         y = (targets.x - self.x_mean) @ self.turn
         self.scale = y.square().mean().sqrt()
         part,said = _parts(len(f), folds, seed).to(f.device),targets.x.new_empty(epochs, *targets.x.shape)
-        for j in progress_bar(part.unique().tolist(), leave=False):
+        for j in show_progress(part.unique().tolist(), leave=False):
             out = part == j
             self._fit(f[~out], y[~out], w[~out], epochs, watch := _Watch(*self._inputs(f[out])))
             said[:, out] = torch.stack([self._back(o) for o in watch.said])

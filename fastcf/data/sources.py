@@ -16,7 +16,7 @@ from urllib.request import Request,urlopen
 import numpy as np
 import pandas as pd
 from fastai.data.external import URLs,fastai_path
-from fastprogress.fastprogress import progress_bar
+from ..core import show_progress
 
 # %% ../../nbs/data/00_sources.ipynb #70a848df
 _URL = URLs.ML_100k
@@ -56,7 +56,7 @@ def download_checked(
     try:
         with os.fdopen(fd, 'wb') as f, urlopen(Request(url, headers={'User-Agent': 'fastcf'}), timeout=timeout) as r:
             n = int(r.headers.get('Content-Length') or 0)
-            for _ in progress_bar(range(max(1, -(-n//2**16)) if n else 2**20), leave=False):
+            for _ in show_progress(range(max(1, -(-n//2**16)) if n else 2**20), leave=False):
                 chunk = r.read(2**16)
                 if not chunk: break
                 f.write(chunk)
@@ -83,7 +83,7 @@ def _fetch_wheel(dest):
         with open(f'{tmp}/log', 'w+b') as log:
             p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, 'TMPDIR': tmp})
             try:
-                for _ in progress_bar(range(600), leave=False):
+                for _ in show_progress(range(600), leave=False):
                     try: p.wait(.5); break
                     except subprocess.TimeoutExpired: pass
             finally: p.kill() if p.poll() is None else None
@@ -225,7 +225,8 @@ def _draw_pairs(rng, p_user, p_item, n):
     cells = len(p_user) * len(p_item)
     if n > cells / 4: # dense: the n smallest of exponential clocks with the pairs' rates (Efraimidis & Spirakis 2006)
         clocks = rng.exponential(size=(len(p_user), len(p_item))) / (p_user[:, None] * p_item)
-        return np.argpartition(clocks.ravel(), n-1)[:n]
+        latest = np.partition(clocks.ravel(), n-1)[n-1] # not argpartition: the order it leaves depends on the processor
+        return np.flatnonzero(clocks.ravel() <= latest)[:n]
     cum_user,cum_item,got = p_user.cumsum(),p_item.cumsum(),np.empty(0, 'int64')
     while len(got) < n:
         m = int(1.2 * (n - len(got))) + 16
@@ -257,7 +258,8 @@ def simulate_ratings(
     pair = _draw_pairs(rng, *(rng.lognormal(0, skew, n) for n in size.values()), rating_count)
     user,item = np.divmod(rng.permutation(pair), item_count)
     truth['mean'] = lo + .63 * (hi - lo)
-    score = truth['mean'] + truth['user_bias'][user] + truth['item_bias'][item] + np.einsum('nk,nk->n', truth['user_weight'][user], truth['item_weight'][item])
+    score = truth['mean'] + truth['user_bias'][user].astype('float64') + truth['item_bias'][item]
+    for u,i in zip(truth['user_weight'].T.astype('float64'), truth['item_weight'].T): score += u[user] * i[item] # factor by factor: the same sum everywhere
     r = score + rng.normal(0, noise, rating_count)
     if step: r = np.round(r / step) * step
     df = pd.DataFrame(dict(user=user, item=item, rating=r.clip(lo, hi).astype('float32'), timestamp=np.sort(rng.integers(0, 10**8, rating_count))))

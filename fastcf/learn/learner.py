@@ -11,6 +11,7 @@ __all__ = ['factors_and_biases', 'CFLearner', 'cf_learner', 'rmse_metric']
 import torch
 from torch import nn
 from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from fastai.metrics import AccumMetric,mae
 from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their like
@@ -21,6 +22,7 @@ from ..core import RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
 from .model import EmbeddingDotBias
 from .optim import FusedAdam
+from .progress import LogOrBar
 
 # %% ../../nbs/learn/02_learner.ipynb #3211dd3f
 def factors_and_biases(
@@ -42,6 +44,10 @@ class CFLearner(Learner):
     def _bn_bias_state(self, with_bias):
         biases = L(factors_and_biases(self.model)[1]) if with_bias and isinstance(self.model, EmbeddingDotBias) else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
+
+    def add_cb(self, cb):
+        "Add a callback; fastai's bars are replaced by `LogOrBar`, which writes plain lines where there is no terminal"
+        return super().add_cb(LogOrBar() if cb is ProgressCallback or type(cb) is ProgressCallback else cb)
 
     def __call__(self, event_name): L(event_name).map(self._call_one) if not isinstance(event_name, str) else self._call_one(event_name)
     def _call_one(self, event_name):

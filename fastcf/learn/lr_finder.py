@@ -18,7 +18,7 @@ import torch
 from fastai.callback.schedule import SuggestionMethod,combined_cos
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
+from ..core import show_progress
 from .learner import CFLearner
 from ..core import check_count
 from .model import EmbeddingDotBias
@@ -108,7 +108,7 @@ class _Search:
         if not np.isfinite(self.first): raise ValueError(f"find_lr: the loss is {self.first} before the first step. Look for NaN in the model's tables, and at the loss function {learn.loss_func}; nothing was changed.")
 
     def __enter__(self):
-        self.bar = progress_bar(range(self.rows), leave=False) if hasattr(self.learn, 'progress') else None
+        self.bar = show_progress(range(self.rows), leave=False) if hasattr(self.learn, 'progress') else None
         if self.bar is not None: self.bar.update(0)
         return self
 

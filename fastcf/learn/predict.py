@@ -1,4 +1,4 @@
-"""Ids in, ratings out: pairs, lists of the best, and what is like what
+"""Ids in, ratings out: a pair, a list of pairs, a frame
 
 Docs: https://fastcf.github.io/fastcf/learn/predict.html.md"""
 
@@ -8,17 +8,12 @@ Docs: https://fastcf.github.io/fastcf/learn/predict.html.md"""
 __all__ = ['add_spread']
 
 # %% ../../nbs/learn/03_predict.ipynb #7803ee7b
-from dataclasses import replace
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
-from ..core import check_count,listed
 from .learner import CFLearner
-from .model import score_all
 
 # %% ../../nbs/learn/03_predict.ipynb #bed02d39
 def id_pairs(learn, users, items):
@@ -72,83 +67,3 @@ def predict(self:CFLearner,
     if self.priors and not ok.all(): preds[~ok],std[~ok] = self._predict_new(df[~ok], spread)
     if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
     return add_spread(df.assign(prediction=preds), std, interval, return_std, self.model.y_range)
-
-# %% ../../nbs/learn/03_predict.ipynb #76eb4e55
-_BLOCK = 2**24 # scores at a time: 64 MB
-
-def _blocks(rows, item_count):
-    "`rows` in blocks of about `_BLOCK` scores, with a progress bar where there are many"
-    parts = rows.split(max(1, _BLOCK // item_count))
-    return parts if len(parts) < 8 else progress_bar(parts, leave=False)
-
-def _ranked(c, name, ids, top, id_col, value):
-    "A frame of the best items for each of `ids` [b]: `top` are values and columns [b, k], best first"
-    vals,cols = (torch.cat(o).cpu().numpy() for o in zip(*top))
-    b,k = np.nonzero(np.isfinite(vals))
-    items = cols[b, k]
-    res = {name: pd.Index(ids, tupleize_cols=False)[b], 'rank': k + 1, id_col: c.item[items]}
-    if (titles := c.titles(items)) is not None: res['title'] = titles
-    return pd.DataFrame(res | {value: vals[b, k]})
-
-# %% ../../nbs/learn/03_predict.ipynb #7367c49f
-def _strike_seen(scores, rows, seen):
-    "Set to minus infinity what the users in `rows` have rated; `scores` [b, items] is changed"
-    offsets,items = seen
-    n = (offsets[rows+1] - offsets[rows]).clamp(min=0) # none where a row is -1
-    b = torch.repeat_interleave(torch.arange(len(rows)), n)
-    at = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n) + torch.repeat_interleave(offsets[rows], n)
-    scores[b.to(scores.device), items[at].long().to(scores.device)] = -torch.inf
-
-def _choices(learn, items, min_ratings):
-    "The catalog, longer by the new items among those to choose from, and which of its items are left out"
-    c,prior,out = learn.dls.catalog,learn.priors.get(True),learn.dls.counts() < max(1, min_ratings)
-    ids = listed(items) if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
-    rows = learn.dls.rows_with_ratings(ids, True, 'error' if prior is None else 'nan')
-    if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
-    if not (rows < 0).any(): return c,out
-    new = pd.Index(ids, tupleize_cols=False)[rows < 0].unique()
-    return replace(c, item=c.item.ids.append(new), items=prior.df),torch.cat([out, out.new_zeros(len(new))])
-
-# %% ../../nbs/learn/03_predict.ipynb #ef327865
-@patch
-@torch.no_grad()
-def recommend(self:CFLearner,
-    users, # A user's id or several
-    k:int=10, # How many items for each
-    exclude_seen:bool=True, # Leave out what the user rated in training
-    min_ratings:int=1, # Leave out items with fewer training ratings; with an attached prior, 0 adds the new items of its metadata
-    items=None # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction
-    "The best items for some users"
-    users,k = listed(users),check_count('k', k)
-    rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'nan' if False in self.priors else 'error'))
-    (c,out),device,tops = _choices(self, items, min_ratings),self.model.item_bias.weight.device,[]
-    complete = self._new_scorer(c.item) if self.priors else None
-    for at in _blocks(torch.arange(len(rows)), len(out)):
-        scores = score_all(self.model, rows[at].clamp(min=0).to(device)).float()
-        if complete: scores = complete(scores, [users[j] for j in at], rows[at])
-        scores = scores.masked_fill(out.to(device), -torch.inf)
-        if exclude_seen: _strike_seen(scores, rows[at], self.dls.seen)
-        tops.append(scores.topk(min(k, len(out))))
-    return _ranked(c, c.user.name, users, tops, self.dls.catalog.item.name, 'prediction')
-
-# %% ../../nbs/learn/03_predict.ipynb #87834b13
-@patch
-@torch.no_grad()
-def similar_items(self:CFLearner,
-    items, # An item's id or several
-    k:int=10, # How many items for each
-    min_ratings:int=1 # Leave out items with fewer training ratings
-) -> pd.DataFrame: # item, rank from 1, similar_item, title if there is one, similarity (cosine of the factors)
-    "The items whose factors point the same way"
-    items,k,c = listed(items),check_count('k', k),self.dls.catalog
-    rows = torch.as_tensor(self.dls.rows_with_ratings(items, True, 'error'))
-    unit = nn.functional.normalize(self.model.item_weight.weight.float())
-    rare = (self.dls.counts() < max(1, min_ratings)).to(unit.device)
-    tops = []
-    for part in _blocks(rows, len(c.item)):
-        part = part.to(unit.device)
-        cos = (unit[part] @ unit.T).masked_fill(rare, -torch.inf)
-        cos[torch.arange(len(part), device=part.device), part] = -torch.inf
-        tops.append(cos.topk(min(k, len(c.item))))
-    return _ranked(c, c.item.name, items, tops, f'similar_{c.item.name}', 'similarity')

@@ -276,6 +276,7 @@ def test_effective_size_and_rhat_of_known_chains():
 
 # --- simulation-based calibration
 
+@pytest.mark.slow
 def test_simulation_based_calibration():
     "Ranks of what was drawn from the prior among samples given ratings drawn from it are uniform (Talts et al. 2018, arXiv:1804.06788)"
     ranks = []

@@ -2,7 +2,7 @@
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from fastcf.core import RatingsError, UnknownIdError
-import fastcf.learn.predict
+import fastcf.learn.predict, fastcf.rank.topn
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.bayes.foldin import estimate_prior

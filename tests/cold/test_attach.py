@@ -7,7 +7,7 @@ from fastcf.cold.metadata_prior import MetadataPrior, ProxyQuestions
 from fastcf.data.splits import ColdItemSplitter
 from fastcf.core import UnknownIdError
 from fastcf.bayes.foldin import row_prior
-import fastcf.learn.predict
+import fastcf.learn.predict, fastcf.rank.topn
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from test_coldstart import town
@@ -74,7 +74,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
     monkeypatch.setattr('fastcf.cold.attach._PAIRS', 7)
     pd.testing.assert_frame_equal(learn.predict(df, interval=.9), whole, rtol=1e-4)
     top = learn.recommend(NEW_USERS + [3], 5, min_ratings=0)
-    monkeypatch.setattr('fastcf.learn.predict._BLOCK', 300)
+    monkeypatch.setattr('fastcf.rank.topn._BLOCK', 300)
     pd.testing.assert_frame_equal(learn.recommend(NEW_USERS + [3], 5, min_ratings=0), top, rtol=1e-4)
 
 @pytest.mark.parametrize('who', [[250, 3, 299], [3, 4], [250]])

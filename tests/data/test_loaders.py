@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from fastcf.data.splits import ColdUserSplitter
 from fastcf.core import RatingsError, UnknownIdError
 from fastcf.data.vocab import Vocab
-from fastcf.data.loaders import Catalog, CFDataLoaders, RatingsDL, RatingsTable
+from fastcf.data.loaders import Catalog, CFDataLoaders, RatingHistories, RatingsDL, RatingsTable
 
 def table(n, users=7, items=5):
     rng = np.random.default_rng(n)
@@ -197,6 +197,32 @@ def test_seen_and_counts_against_a_plain_version(sim):
     assert dls.counts().tolist() == [int((t.items == i).sum()) for i in range(len(dls.classes['item']))]
     assert dls.counts(is_item=False).tolist() == [int((t.users == u).sum()) for u in range(len(dls.classes['user']))]
 
+def test_loaders_that_share_a_catalog_count_their_own_rows(sim):
+    dls = CFDataLoaders.from_df(sim, seed=1)
+    t = dls.train_ds
+    half = RatingsTable(t.users[:300], t.items[:300], t.ratings[:300], t.catalog)
+    dls.counts()
+    other = CFDataLoaders(dls.train.new(half), dls.valid)
+    assert other.counts().sum() == other.counts(False).sum() == len(other.seen[1]) == 300 and dls.counts().sum() == len(t)
+    assert not [o for o in vars(t.catalog) if o.startswith('_')]
+    dls.loaders[0] = dls.train.new(half) # other training rows, other counts
+    assert torch.equal(dls.counts(), other.counts())
+
+def test_who_rated_what_is_worked_out_once(sim):
+    dls = CFDataLoaders.from_df(sim, seed=1)
+    assert all(a is b for a,b in ((dls.seen, dls.seen), (dls.counts(), dls.counts()), (dls.counts(False), dls.counts(False)), (dls.histories.by_item, dls.histories.by_item)))
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=30))
+def test_histories_against_a_plain_version(pairs):
+    users,items = np.array(pairs, dtype=int).reshape(-1, 2).T
+    for h in (h := RatingHistories(users, items, 5, 7), pickle.loads(pickle.dumps(h))):
+        assert h.counts().tolist() == [int((items == i).sum()) for i in range(7)] and h.counts(False).tolist() == [int((users == u).sum()) for u in range(5)]
+        (at,of_users),(to,of_items) = h.by_user,h.by_item
+        for u in range(5): assert of_users[at[u]:at[u+1]].tolist() == items[users == u].tolist()
+        for i in range(7): assert of_items[to[i]:to[i+1]].tolist() == sorted(users[items == i].tolist())
+        assert sorted(zip(*(o.tolist() for o in h.pairs()))) == sorted(pairs)
+
 def test_cold_users_have_rows_but_no_ratings(sim):
     dls = CFDataLoaders.from_df(sim, splitter=ColdUserSplitter(0.2, seed=1))
     cold = (dls.counts(is_item=False) == 0).nonzero().squeeze(1)
@@ -213,6 +239,7 @@ def test_empty_copies_keep_what_was_seen(sim):
     dls = CFDataLoaders.from_df(sim, seed=1)
     again = pickle.loads(pickle.dumps(dls.new_empty()))
     assert len(again.train_ds) == 0 and (again.seen[1] == dls.seen[1]).all() and again.classes == dls.classes
+    assert torch.equal(again.counts(), dls.counts()) and again.new_empty().counts().sum() == len(dls.train_ds) # an empty copy of an empty copy
 
 def test_ten_million_rows_are_120_megabytes():
     t = table(1000)

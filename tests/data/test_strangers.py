@@ -5,7 +5,7 @@ from fastcf.data.splits import TimeSplitter
 from fastcf.core import UnknownIdError
 from fastcf.data.checks import check_ratings
 from fastcf.data.sources import simulate_ratings
-import fastcf.learn.predict, fastcf.bayes.foldin
+import fastcf.learn.predict, fastcf.rank.topn, fastcf.bayes.foldin
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 import fastcf.bayes.foldin

@@ -7,7 +7,7 @@ from fastcf.core import UnknownIdError
 from fastcf.data.sources import simulate_ratings
 from fastcf.interview.interview import Interview, _ndcg, plot_interviews, simulate_interview
 from fastcf.interview.questions import STRATEGIES, Interviewer, Lessons, SeenModel, adaptive_page, rating_entropy
-import fastcf.learn.predict
+import fastcf.learn.predict, fastcf.rank.topn
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 

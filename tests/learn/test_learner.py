@@ -12,7 +12,7 @@ from fastai.learner import Learner, load_learner
 from fastai.optimizer import Adam, SGD
 from fastcf.data.splits import ColdUserSplitter
 from fastcf.core import RatingsError, UnknownIdError
-import fastcf.learn.predict, fastcf.learn.look
+import fastcf.learn.predict, fastcf.rank.topn, fastcf.learn.look
 from fastcf.learn.learner import CFLearner, cf_learner
 from fastcf.learn.optim import FusedAdam
 from fastcf.data.loaders import CFDataLoaders
@@ -302,7 +302,7 @@ def test_recommend_against_a_loop(learn, sim, exclude, min_ratings):
 
 def test_recommend_in_blocks_is_the_same(learn, monkeypatch):
     whole = learn.recommend(list(range(40)), 5)
-    monkeypatch.setattr('fastcf.learn.predict._BLOCK', 300)
+    monkeypatch.setattr('fastcf.rank.topn._BLOCK', 300)
     pd.testing.assert_frame_equal(learn.recommend(list(range(40)), 5), whole)
 
 def test_recommend_gives_what_there_is(learn):

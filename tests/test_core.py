@@ -1,0 +1,40 @@
+"Helpers that every room uses: the best few with ties, progress without a terminal"
+import subprocess, sys
+import numpy as np, pytest, torch
+from fastcf.core import stable_topk
+
+def plain_topk(scores, k):
+    "Value descending, then row ascending, by Python's own sort"
+    rows = sorted(range(len(scores)), key=lambda j: (-scores[j], j))[:k]
+    return [scores[j] for j in rows],rows
+
+@pytest.mark.parametrize('n,k,levels', [(1, 1, 1), (7, 3, 1), (7, 7, 2), (5, 9, 3), (200, 10, 2), (200, 10, 5), (1000, 40, 30), (1000, 999, 3), (300, 10, 10**6)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.int64])
+def test_best_few_are_those_of_a_plain_sort(n, k, levels, dtype):
+    scores = torch.as_tensor(np.random.default_rng(n + k + levels).integers(0, levels, (20, n))).to(dtype)
+    before = scores.clone()
+    values,rows = stable_topk(scores, k)
+    want = [plain_topk(o, k) for o in scores.tolist()]
+    assert values.tolist() == [v for v,_ in want] and rows.tolist() == [r for _,r in want] and (scores == before).all()
+    one = stable_topk(scores[0], k)
+    assert one[0].tolist() == want[0][0] and one[1].tolist() == want[0][1]
+
+def test_best_few_among_scores_that_were_struck_out():
+    scores = torch.full((3, 50), float('-inf'))
+    scores[0, [40, 7]] = 1.
+    scores[2, 3] = float('inf')
+    assert stable_topk(scores, 4)[1].tolist() == [[7, 40, 0, 1], [0, 1, 2, 3], [3, 0, 1, 2]]
+
+@pytest.mark.parametrize('shape', [(0, 5), (3, 0), (0,), (2, 0, 4), (2, 3, 4)])
+def test_best_few_of_nothing_and_of_stacks(shape):
+    values,rows = stable_topk(torch.zeros(shape), 2)
+    assert values.shape == rows.shape == (*shape[:-1], min(2, shape[-1])) and (rows == torch.arange(rows.shape[-1])).all()
+
+@pytest.mark.parametrize('k', [0, -1, 1.5, None, '3', float('nan')])
+def test_best_few_needs_a_count(k):
+    with pytest.raises(ValueError, match='^k: '): stable_topk(torch.zeros(3), k)
+
+def test_best_few_refuses_nan():
+    scores = torch.zeros(4, 30)
+    scores[2, 17] = float('nan')
+    with pytest.raises(ValueError, match='^scores: .*NaN'): stable_topk(scores, 2)
