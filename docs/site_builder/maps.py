@@ -108,7 +108,6 @@ def _arrange(rows, arrows):
     for row in rows: _set(row)
     for sweep in range(12):
         for row in (rows if sweep % 2 == 0 else rows[::-1]):
-            beside = {id(b) for r in rows for b in r}
             middle = {id(b): sum(o.x for o in near[id(b)]) / len(near[id(b)]) if near.get(id(b)) else b.x for b in row}
             row.sort(key=lambda b: (round(middle[id(b)], 3), b.name))
             _set(row)
@@ -149,7 +148,7 @@ def draw(graph, boxes, label):
     size = f'viewBox="0 -4 {width:.0f} {height + 4:.0f}" width="{width:.0f}" height="{height + 4:.0f}"'
     return f'<svg {size} role="group" aria-label="{escape(label)}">{tip}{body}</svg>'
 
-def _wrapped(words, n=16):
+def _wrapped(words, n=26):
     "Words on lines of about `n` letters"
     lines = ['']
     for w in words: lines = [*lines[:-1], f'{lines[-1]} {w}'.strip()] if len(lines[-1]) + len(w) < n else [*lines, w]

@@ -184,10 +184,13 @@ class Site:
         return MAP.sub(_one, md)
 
     def with_rooms(self, md, page):
-        "Markdown with a list of the rooms of the wing after the paragraph where its map stands"
-        rooms = [p for p in self.pages if p.section == page.section and p != page] if page.is_opening else []
+        "Markdown with a list of the rooms of the wing, but for those that the page itself links to, after the paragraph where its map stands"
+        if not page.is_opening: return md
+        own = [c.source for c in page.cells if c.cell_type == 'markdown']
+        if md == own[-1].strip() and not any(map(MAP.search, own)): md += f'\n\n<!-- map: {page.doc.partition("/")[0]} -->' # at the end, if no place is given
+        rooms = [p for p in self.pages if p.section == page.section and p != page and f']({p.path.name}' not in ''.join(own)]
         listed = ''.join(f'- [{p.own_title}]({p.path.name}): {p.summary}\n' for p in rooms)
-        return MAP.sub(lambda m: f'{m[0]}\n\n{listed}', md) if listed else md
+        return MAP.sub(lambda m: f'{m[0]}\n\n{listed}', md)
 
     def shown_symbols(self, page, cell):
         "The symbols that an exported cell defines; none of a cell of imports"
