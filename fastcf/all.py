@@ -13,9 +13,11 @@ from fastai.collab import *
 from .core import *
 from .data.sources import *
 from .data.vocab import *
+from .data.columns import *
 from .data.checks import *
 from .data.splits import *
 from .data.features import *
+from .data.interactions import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
@@ -39,5 +41,9 @@ from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
 from .interview.widget import *
+from .serve.format import *
+from .serve.recommender import *
+from .serve.files import *
+from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

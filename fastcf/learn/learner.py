@@ -21,7 +21,7 @@ from fastcore.meta import delegates
 from ..core import RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
 from .model import EmbeddingDotBias
-from .optim import FusedAdam
+from .optim import table_optimizer
 from .progress import LogOrBar
 
 # %% ../../nbs/learn/02_learner.ipynb #3211dd3f
@@ -76,7 +76,8 @@ def cf_learner(
     loss_func=None, # Loss, by default the mean squared error
     cbs=None, # Callbacks
     metrics=None, # Metrics, by default RMSE and MAE
-    opt_func=FusedAdam, # Optimizer
+    opt_func=None, # Optimizer, by default `FusedAdam`, and for large tables `RowwiseAdam`
+    sparse:bool|str='auto', # Touch only the rows of a batch, see `table_optimizer`
     lr:float=5e-3, # Learning rate where `fit` is given none
     wd:float=0.2, # Weight decay of the factors
     seed:int|None=None, # Seed of the tables' first values; the loaders' seed is that of the batches
@@ -89,6 +90,7 @@ def cf_learner(
         model = EmbeddingDotBias(len(c.item), len(c.user), factor_count, y_range)
     if model.y_range is None: model.item_bias.weight.data += dls.train_ds.ratings.mean()
     else: _check_fits(model.y_range, dls)
+    opt_func = table_optimizer(model, opt_func, sparse)
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
 
