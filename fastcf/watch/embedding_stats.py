@@ -382,7 +382,7 @@ def _finish(self:EmbeddingStats):
         for n,(rows,_,labels) in self.history.maps.items(): s.map(n, rows, labels, self.history.step)
         s.stop()
     if self.live: self._live.draw(self.history.plot, last=True)
-    self.history.warn()
+    self.history.announce()
 
 # %% ../../nbs/watch/05_embedding_stats.ipynb #64c534c8
 class _LivePlot:

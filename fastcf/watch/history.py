@@ -76,7 +76,7 @@ def add_rates(self:History,
     self.rates += list(zip(epochs.tolist(), rates))
 
 @patch
-def warn(self:History):
+def announce(self:History):
     "Warn of each finding once"
     for key,f in self.findings.items():
         if key not in self.told: warnings.warn(str(f), stacklevel=2)
