@@ -44,6 +44,7 @@ from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
 from .serve.files import *
+from .serve.checkpoint import *
 from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
