@@ -28,6 +28,7 @@ from .learn.look import *
 from .learn.lr_finder import *
 from .watch.tables import *
 from .watch.sinks import *
+from .watch.history import *
 from .watch.embedding_stats import *
 from .bayes.posterior import *
 from .bayes.foldin import *
@@ -45,6 +46,7 @@ from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
 from .serve.files import *
+from .serve.checkpoint import *
 from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
