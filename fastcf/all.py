@@ -30,6 +30,7 @@ from .learn.look import *
 from .learn.lr_finder import *
 from .watch.tables import *
 from .watch.sinks import *
+from .watch.history import *
 from .watch.embedding_stats import *
 from .bayes.posterior import *
 from .bayes.belief import *
@@ -38,6 +39,8 @@ from .bayes.laplace import *
 from .bayes.intervals import *
 from .bayes.engines import *
 from .bayes.growth import *
+from .rank.choice import *
+from .rank.ials import *
 from .rank.topn import *
 from .cold.metadata_prior import *
 from .cold.proxies import *

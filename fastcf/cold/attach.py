@@ -23,6 +23,7 @@ from ..bayes.posterior import Gaussian,augment,quadratic_form
 from ..bayes.belief import Belief
 from ..bayes.foldin import bilinear_design,row_prior,sides_of
 from ..bayes.laplace import row_covariances
+from ..rank.ials import has_ratings
 from .metadata_prior import MetadataPrior
 
 # %% ../../nbs/cold/03_attach.ipynb #c007f54d
@@ -190,7 +191,8 @@ def export(self:CFLearner,
     fname='export.pkl', # Name of the file, in the learner's path
     **kwargs
 ):
-    "As fastai's, with what `fold_in` and attached priors must have learned from the ratings, which stay behind"
+    "As fastai's, with what lists, `fold_in` and attached priors must have learned from the ratings, which stay behind"
+    if len(self.dls.train_ds) and has_ratings(self.dls.train_ds): self.choice # learned now, if it was not
     if isinstance(self.model, EmbeddingDotBias) and self.learned.complete:
         for side in ('user', 'item'): row_prior(self, side)
         for name in ('spread', 'rating_limits'): self.learned.get(name)
