@@ -111,7 +111,8 @@ def condition(self:RowLikelihood,
     row_count = len(prior.mean) if row_count is None else row_count
     groups,cols_ = group_ratings(rows, cols, row_count).to(device),cols.to(device)
     mean = prior.mean.expand(row_count, -1)
-    precision = 1 / self.noise if not isinstance(self.noise, Tensor) and self.spread is None else 1 / self.noise_at(mean[rows.to(device)], cols_)
+    plain = not isinstance(self.noise, Tensor) and self.spread is None
+    precision = 1 / (self.noise if plain else self.noise_at(mean[rows.to(device)], cols_))
     return laplace_posterior(groups, self.vectors, self.offsets[cols_], ratings, prior, precision, self.y_range, what, start)
 
 # %% ../../nbs/bayes/01_belief.ipynb #be11ef10
@@ -273,7 +274,8 @@ def after(self:Belief,
     mean,precision = self.prior.of(touched.to(self.mean.device))
     own = torch.bucketize(res.groups.rows()[of_touched], touched)
     at = touched.to(self.mean.device)
-    res.mean[at] = self.likelihood.condition(Gaussian(mean, precision), own, res.groups.cols[of_touched], res.values[of_touched], len(touched), 'mean', self.mean[at])
+    said = res.groups.cols[of_touched],res.values[of_touched]
+    res.mean[at] = self.likelihood.condition(Gaussian(mean, precision), own, *said, len(touched), 'mean', self.mean[at])
     return res
 
 @patch
@@ -406,7 +408,8 @@ def explain(self:Belief,
     cols,values = self.groups.cols[here],self.values[here]
     effect = leave_one_out(self, at, cols, values, col)
     res = {labels.others.name: labels.others[cols.numpy()]} | ({} if labels.titles is None else dict(title=labels.titles[cols.numpy()]))
-    return pd.DataFrame(res | dict(rating=values.numpy(), effect=effect)).sort_values('effect', key=abs, ascending=False, kind='stable', ignore_index=True)
+    res = pd.DataFrame(res | dict(rating=values.numpy(), effect=effect))
+    return res.sort_values('effect', key=abs, ascending=False, kind='stable', ignore_index=True)
 
 def leave_one_out(belief, at, cols, values, col):
     "By how much each rating of row `at` moves the prediction of column `col` [n]"
@@ -414,6 +417,7 @@ def leave_one_out(belief, at, cols, values, col):
     without,rating = np.nonzero(~np.eye(n, dtype=bool))
     rows,said = np.concatenate([without, np.full(n, n)]),np.concatenate([rating, np.arange(n)])
     mean,precision = belief.prior.of(torch.tensor([at], device=belief.mean.device))
-    x = belief.likelihood.condition(Gaussian(mean.reshape(1, -1).expand(n + 1, -1), precision.reshape(-1, *precision.shape[-2:])[0]), rows, cols[said], values[said], n + 1, 'mean')
+    prior = Gaussian(mean.reshape(1, -1).expand(n + 1, -1), precision.reshape(-1, *precision.shape[-2:])[0])
+    x = belief.likelihood.condition(prior, rows, cols[said], values[said], n + 1, 'mean')
     p = belief.likelihood.mean(x, torch.full((n + 1,), col, device=x.device)).cpu()
     return (p[-1] - p[:-1]).numpy()

@@ -36,12 +36,15 @@ def bilinear_design(model, side):
 def rows_to_learn_from(t, side, max_rows, seed):
     "Ratings of at most `max_rows` rows of one side, drawn with a seed: ids of the rows, rows renumbered, columns, ratings"
     row,col = (t.items, t.users) if side == 'item' else (t.users, t.items)
-    ids,row = row.long().unique(return_inverse=True)
+    counts = torch.bincount(row)
+    ids = counts.nonzero()[:, 0]
     pick = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:max_rows].sort().values
-    new = torch.full((len(ids),), -1)
-    new[pick] = torch.arange(len(pick))
-    keep = new[row] >= 0
-    return ids[pick],new[row][keep],col[keep].long(),t.ratings[keep]
+    ids = ids[pick.to(ids.device)]
+    new = torch.full_like(counts, -1)
+    new[ids] = torch.arange(len(ids), device=ids.device)
+    own = new[row]
+    keep = own >= 0
+    return ids,own[keep],col[keep].long(),t.ratings[keep]
 
 def row_posteriors(learn, side, max_rows, seed, noise=None):
     "Rows of one side that have ratings, how many ratings, the spread of their tables, the noise (by default that of the fit), and each row's posterior around the table's values"

@@ -65,7 +65,8 @@ def _grow(learn, ratings, side, unknown):
     own = sides_of(c, side)[0]
     check_kind(own, ids)
     if (known := [i for i in ids if i in own]):
-        raise ValueError(f"ratings: {len(known)} ids of {own.name!r} are in the model already, such as {id_repr(known[0])}. Call add_ratings, or leave them out.")
+        raise ValueError(f"ratings: {len(known)} ids of {own.name!r} are in the model already, such as {id_repr(known[0])}. "
+                         "Call add_ratings, or leave them out.")
     vectors,grown = fold_rows(learn, checked, side).mean,Vocab([*own, *ids], own.name)
     place,new = (torch.as_tensor(grown.rows(o.ids)) for o in (own, ids))
     grow_tables(learn.model, side, place, new, vectors)
@@ -115,7 +116,8 @@ def _most_probable(prior, table, rows, side, start):
 
 def _move(learn, rows, side, before, after):
     "Move the vectors of some rows by as much as ratings that are in one table and not in the other move the most probable ones"
-    prior = Belief(row_prior(learn, side).prior, RowLikelihood(*bilinear_design(learn.model, side)[:2], row_prior(learn, side).likelihood.noise, learn.model.y_range))
+    base = row_prior(learn, side)
+    prior = Belief(base.prior, RowLikelihood(*bilinear_design(learn.model, side)[:2], base.likelihood.noise, learn.model.y_range))
     own = bilinear_design(learn.model, side)[2]
     at = rows.to(own.device)
     new = own[at] + _most_probable(prior, after, rows, side, own[at]) - _most_probable(prior, before, rows, side, own[at])
@@ -136,7 +138,8 @@ def _add_new(learn, df):
     items = item[~old_item & (user.isin(_with_training(learn, c.user, False)) | user.isin(users))].unique()
     lost = ~((old_user | user.isin(users)) & (old_item | item.isin(items)))
     if lost.any():
-        raise RatingsError([describe_fault('ratings', f"{lost.sum():,} ratings of new items by new users, of neither of whom anything else is known", "Leave them out, or train again", lost)])
+        fault = f"{lost.sum():,} ratings of new items by new users, of neither of whom anything else is known"
+        raise RatingsError([describe_fault('ratings', fault, "Leave them out, or train again", lost)])
     if len(users): _grow(learn, df[user.isin(users) & item.isin(_with_training(learn, c.item, True))], 'user', 'error')
     known = _with_training(learn, learn.dls.catalog.user, False)
     if len(items): _grow(learn, df[item.isin(items) & user.isin(known)], 'item', 'error')

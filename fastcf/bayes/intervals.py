@@ -58,6 +58,8 @@ class Posterior:
         self.dls,self.catalog,self.mean,self.sd = dls,dls.catalog,sampler.mean,sampler.sd
         self.states,self.time_bins,self.known,self.chain = states,time_bins,known,chain
 
+    def __getstate__(self): return {**self.__dict__, 'dls': self.dls.new_empty()} # ratings stay behind, as in an exported learner
+
     @property
     def block(self):
         "Pairs at a time: as many as keep 2²² numbers of all samples in memory"

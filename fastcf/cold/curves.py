@@ -28,14 +28,18 @@ def errors_by_count(self:CFLearner,
 ) -> pd.DataFrame: # rating_count (the group, as text), rows, rmse, mae, coverage, width (mean, of the intervals)
     "Errors of validation rows by how many training ratings their item or user has"
     check_side(side)
-    if not len(edges) or list(edges) != sorted(set(edges)): raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
+    if not len(edges) or list(edges) != sorted(set(edges)):
+        raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
     c,v = self.dls.catalog,self.dls.valid_ds
-    if not len(v): raise RatingsError([dict(column='valid_pct', fault="there are no validation rows to measure", count=0, rows=[], fix="Make the loaders with valid_pct above 0, or with a splitter")])
-    p = self.predict(pd.DataFrame({c.user.name: c.user[v.users.numpy()], c.item.name: c.item[v.items.numpy()]}), unknown='nan', interval=interval)
+    if not len(v):
+        raise RatingsError([dict(column='valid_pct', fault="there are no validation rows to measure", count=0, rows=[],
+                                 fix="Make the loaders with valid_pct above 0, or with a splitter")])
+    pairs = pd.DataFrame({c.user.name: c.user[v.users.numpy()], c.item.name: c.item[v.items.numpy()]})
+    p,ratings = self.predict(pairs, unknown='nan', interval=interval),v.ratings.numpy()
     n = self.dls.counts(side == 'item').numpy()[(v.items if side == 'item' else v.users).numpy()]
     names = [f'{a}' if b == a + 1 else f'{a} to {b - 1}' for a,b in zip(edges, edges[1:])] + [f'{edges[-1]} or more']
-    e = p.prediction - v.ratings.numpy()
-    df = pd.DataFrame(dict(at=np.searchsorted(edges, n, side='right') - 1, rows=1, rmse=e**2, mae=e.abs(), coverage=(p.low <= v.ratings.numpy()) & (v.ratings.numpy() <= p.high), width=p.high - p.low))
+    e,inside = p.prediction - ratings,(p.low <= ratings) & (ratings <= p.high)
+    df = pd.DataFrame(dict(at=np.searchsorted(edges, n, side='right') - 1, rows=1, rmse=e**2, mae=e.abs(), coverage=inside, width=p.high - p.low))
     res = df[(df['at'] >= 0) & e.notna()].groupby('at').agg(dict(rows='sum', rmse='mean', mae='mean', coverage='mean', width='mean'))
     return res.assign(rmse=res.rmse**.5, rating_count=[names[j] for j in res.index]).reset_index(drop=True)[['rating_count', 'rows', 'rmse', 'mae', 'coverage', 'width']]
 
@@ -52,7 +56,8 @@ def plot_errors_by_count(self:CFLearner,
     df = self.errors_by_count(side, **kwargs)
     bars = ax.bar(df.rating_count, df.rmse, color='C0')
     ax.bar_label(bars, [f'{n:,}' for n in df.rows], fontsize=8)
-    ax.set(xlabel=f'training ratings of the {side}', ylabel='RMSE, stars', title=f'Validation ratings by how well their {side} is known (numbers: ratings)', ylim=(0, df.rmse.max() * 1.15))
+    ax.set(xlabel=f'training ratings of the {side}', ylabel='RMSE, stars',
+           title=f'Validation ratings by how well their {side} is known (numbers: ratings)', ylim=(0, df.rmse.max() * 1.15))
     ax.tick_params(axis='x', labelrotation=20)
     return ax
 
@@ -113,6 +118,7 @@ def plot_first_ratings(
     import matplotlib.pyplot as plt
     if ax is None: _,ax = plt.subplots(figsize=(7, 4))
     for name,g in df.groupby('start', sort=False): ax.plot(g.ratings, g[value], marker='o', label=name)
-    ax.set(xlabel='ratings so far', ylabel=dict(rmse='RMSE of other ratings, stars', log_score='mean log density of other ratings', coverage='share inside 90 % intervals')[value], xticks=sorted(df.ratings.unique()), title='New rows, by what is believed at the start')
+    names = dict(rmse='RMSE of other ratings, stars', log_score='mean log density of other ratings', coverage='share inside 90 % intervals')
+    ax.set(xlabel='ratings so far', ylabel=names[value], xticks=sorted(df.ratings.unique()), title='New rows, by what is believed at the start')
     ax.legend()
     return ax

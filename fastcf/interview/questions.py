@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/interview/questions.html.md"""
 __all__ = ['ExposureModel', 'seen_table', 'Interviewer', 'best_page', 'adaptive_page']
 
 # %% ../../nbs/interview/00_questions.ipynb #8ba67074
+from copy import copy
 from dataclasses import dataclass,replace
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ class TastePrior:
     def __init__(self,
         learn:CFLearner, # A fitted learner
         exposure:ExposureModel, # Its habits
-        max_rows:int=20_000, # Users to learn from; of more, so many are sampled
+        max_rows:int=5_000, # Users to learn from; of more, so many are sampled
         folds:int=5, # Parts of the users that are predicted from the others
         seed:int=0 # Seed of sample and folds
     ):
@@ -155,6 +156,18 @@ class Interviewer:
         encoder,ridge = self._metadata
         f = encoder.encode(users, ids)[0]
         return ridge.gaussian(f, 1 + ridge.leverage(f))
+
+# %% ../../nbs/interview/00_questions.ipynb #9e180ad1
+def interviewer_of(
+    learn:CFLearner, # A fitted learner
+    seed:int=0 # Seed of all that is drawn
+) -> Interviewer: # With a random state of its own
+    "What interviews of this learner's newcomers share, made once for these tables"
+    name = f'interviewer_{seed}'
+    if name not in learn.learned: learn.learned.keep(name, Interviewer(learn, seed))
+    res = copy(learn.learned.get(name))
+    res.rng = np.random.default_rng(seed)
+    return res
 
 # %% ../../nbs/interview/00_questions.ipynb #e408953f
 @dataclass
