@@ -34,6 +34,8 @@ from .bayes.posterior import *
 from .bayes.foldin import *
 from .bayes.intervals import *
 from .bayes.engines import *
+from .rank.choice import *
+from .rank.ials import *
 from .rank.topn import *
 from .cold.metadata_prior import *
 from .cold.attach import *
