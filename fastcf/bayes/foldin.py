@@ -17,15 +17,21 @@ from ..core import RatingsError,UnknownIdError,check_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
+from ..learn.model import require
 from ..learn.learner import CFLearner
 from .posterior import augment,gaussian_of,group_ratings,posterior
 from .belief import Belief,Labels,RowLikelihood
 
 # %% ../../nbs/bayes/02_foldin.ipynb #e9bf8332
 def table_vectors(model):
-    "Vectors of users and of items: factors, then biases"
-    sides = (model.user_weight, model.user_bias),(model.item_weight, model.item_bias)
-    return [torch.cat([w.weight.detach(), b.weight.detach()], 1).float() for w,b in sides]
+    "Vectors of users and of items: factors, then biases; of any model that is linear in them"
+    res = []
+    for side in ('user', 'item'):
+        factors,biases = require(model, f'{side}_vectors', 'beliefs')(),require(model, 'biases', 'beliefs')(side)
+        res.append(torch.cat([factors.detach(), biases.detach().reshape(-1, 1)], 1).float())
+    return res
+
+def y_range_of(learn): return getattr(learn.model, 'y_range', None)
 
 def bilinear_design(model, side):
     "Vectors [columns, k] and offsets [columns] that a row of this side meets, and the side's own vectors"
@@ -52,7 +58,7 @@ def row_posteriors(learn, side, max_rows, seed, noise=None):
     ids,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
     groups = group_ratings(row, col, len(ids)).to(own.device)
     own,row,col,r = own[ids.to(own.device)],*(o.to(own.device) for o in (row, col, r))
-    raw,like = own.new_empty(len(r)),RowLikelihood(vectors, offsets, 1., learn.model.y_range)
+    raw,like = own.new_empty(len(r)),RowLikelihood(vectors, offsets, 1., y_range_of(learn))
     for s in range(0, len(r), 2**18): raw[s:s+2**18] = like.linear(own[row[s:s+2**18]], col[s:s+2**18])
     fit,slope = like.link(raw)
     slope = slope.clamp(min=1e-3 * slope.max())
@@ -73,7 +79,7 @@ def estimate_prior(
     cov = post.cov()
     used = cov[0].numel()**.5 * len(ids) - torch.einsum('kl,rlk->', spread.precision, cov) # degrees of freedom of this side
     noise = noise * n / (n - 2 * used).clamp(min=n / 10)
-    likelihood = RowLikelihood(*bilinear_design(learn.model, side)[:2], float(noise), learn.model.y_range)
+    likelihood = RowLikelihood(*bilinear_design(learn.model, side)[:2], float(noise), y_range_of(learn))
     return Belief(gaussian_of(post.mean, cov.mean(0)), likelihood)
 
 @Learned.makes('user_prior')
@@ -85,7 +91,7 @@ def _item_prior(learn): return estimate_prior(learn, 'item')
 @Learned.makes('rating_limits')
 def _rating_limits(learn):
     "Lowest and highest rating there can be: those of `y_range`, else of the training rows"
-    if learn.model.y_range is not None: return learn.model.y_range
+    if y_range_of(learn) is not None: return y_range_of(learn)
     r = learn.dls.train_ds.ratings
     return float(r.min()),float(r.max())
 

@@ -17,6 +17,7 @@ from ..core import RatingsError,UnknownIdError,id_repr
 from ..data.vocab import Vocab
 from ..data.checks import describe_fault
 from ..data.loaders import CFDataLoaders,RatingsTable
+from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
 from .belief import Belief,RowLikelihood,last_of_pairs
 from .foldin import bilinear_design,check_frame,fold_rows,new_ratings,row_prior,sides_of
@@ -24,6 +25,8 @@ from .foldin import bilinear_design,check_frame,fold_rows,new_ratings,row_prior,
 # %% ../../nbs/bayes/07_growth.ipynb #96077704
 def check_growth(learn, ratings):
     "Raise where ratings cannot become rows of the tables"
+    if not isinstance(learn.model, EmbeddingDotBias):
+        raise TypeError(f"ratings: only the tables of EmbeddingDotBias can grow, and this is a {type(learn.model).__name__}. Use fold_in.")
     if isinstance(ratings, (dict, pd.Series)): raise TypeError("ratings: a dictionary does not say whose ratings these are. Pass a frame.")
     if isinstance(ratings, pd.DataFrame) and not len(ratings):
         raise RatingsError([describe_fault('ratings', "the table is empty", "Pass at least one rating of each new row")])

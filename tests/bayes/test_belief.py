@@ -251,3 +251,27 @@ def test_new_items_by_new_users_are_refused():
     learn = fitted(epochs=1)
     with pytest.raises(RatingsError, match='new items by new users'): learn.add_ratings(pd.DataFrame(dict(user=[901, 902], item=[5000, 1], rating=[3., 3.])))
     assert 902 not in learn.dls.catalog.user # nobody was added on the way
+
+# --- a model that somebody brings
+
+class OnlyForward(torch.nn.Module):
+    def __init__(self, users=60, items=80, k=3):
+        super().__init__()
+        self.u,self.i = torch.nn.Embedding(users, k),torch.nn.Embedding(items, k)
+    def forward(self, users, items): return 3 + (self.u(users) * self.i(items)).sum(1)
+
+class Bilinear(OnlyForward):
+    def user_vectors(self): return self.u.weight
+    def item_vectors(self): return self.i.weight
+    def biases(self, side): return torch.zeros(len(self.u.weight)) if side == 'user' else torch.full((len(self.i.weight),), 3.)
+    def link(self, raw): return raw
+
+def test_beliefs_work_on_any_model_that_is_linear_in_its_vectors():
+    dls = fitted(epochs=1).dls
+    sizes = len(dls.catalog.user),len(dls.catalog.item)
+    learn = cf_learner(dls, model=Bilinear(*sizes), seed=0)
+    df = learn.fold_in({1: 5, 3: 2}).predict(items=[5, 7], interval=.9)
+    assert np.isfinite(df.prediction).all() and (df.low < df.high).all() and (learn.predict(1, [5], return_std=True)['std'] > 0).all()
+    with pytest.raises(TypeError, match='only the tables of EmbeddingDotBias can grow'): learn.add_users(newcomers(learn, [900]))
+    bare = cf_learner(dls, model=OnlyForward(*sizes), seed=0)
+    with pytest.raises(TypeError, match='beliefs: OnlyForward has no method user_vectors'): bare.fold_in({1: 5})
