@@ -29,7 +29,7 @@ def row_ratings(histories, rows, side):
 
 def row_covariances(learn, rows, side):
     "Covariances [n, k, k] of rows of the tables"
-    prior,own = row_prior(learn, side),bilinear_design(learn.model, side)[2]
+    prior,own = row_prior(learn, side),learn.learned.get('spread').vectors(side)
     like,dev = prior.likelihood,own.device
     g = row_ratings(learn.dls.histories, rows, side).to(dev)
     x,row = own[rows.to(dev)],g.rows()
@@ -45,8 +45,17 @@ class LaplaceSpread:
     def __init__(self,
         learn:CFLearner # A fitted learner
     ):
-        self.learn = learn
+        self.learn,self._own = learn,{}
         for side in ('user', 'item'): row_prior(learn, side)
+
+    def __getstate__(self): return {**self.__dict__, '_own': {}}
+
+    def vectors(self,
+        side:str # 'user' or 'item'
+    ) -> Tensor: # [rows, k]
+        "The tables of one side, put together once"
+        if side not in self._own: self._own[side] = bilinear_design(self.learn.model, side)[2]
+        return self._own[side]
 
     def _side(self, own, other, side):
         "What is not known of the rows of one side, as a variance before the link [n]"
@@ -67,7 +76,7 @@ class LaplaceSpread:
         "The standard deviation of a rating around its prediction"
         users,items,like = users.long().cpu(),items.long().cpu(),row_prior(self.learn, 'user').likelihood
         var = self._side(users, items, 'user') + self._side(items, users, 'item')
-        x,dev = bilinear_design(self.learn.model, 'user')[2],var.device
+        x,dev = self.vectors('user'),var.device
         slope = torch.cat([like.link(like.linear(x[u.to(dev)], i.to(dev)))[1] for u,i in zip(users.split(2**16), items.split(2**16))])
         return (slope.square() * var + like.noise).sqrt().cpu().numpy()
 
