@@ -13,9 +13,11 @@ from fastai.collab import *
 from .core import *
 from .data.sources import *
 from .data.vocab import *
+from .data.columns import *
 from .data.checks import *
 from .data.splits import *
 from .data.features import *
+from .data.interactions import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
@@ -26,11 +28,14 @@ from .learn.look import *
 from .learn.lr_finder import *
 from .watch.tables import *
 from .watch.sinks import *
+from .watch.history import *
 from .watch.embedding_stats import *
 from .bayes.posterior import *
 from .bayes.foldin import *
 from .bayes.intervals import *
 from .bayes.engines import *
+from .rank.choice import *
+from .rank.ials import *
 from .rank.topn import *
 from .cold.metadata_prior import *
 from .cold.attach import *
@@ -38,6 +43,10 @@ from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
 from .interview.widget import *
+from .serve.format import *
+from .serve.recommender import *
+from .serve.files import *
+from .serve.checkpoint import *
 from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

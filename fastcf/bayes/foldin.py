@@ -21,7 +21,7 @@ from ..data.checks import clean_ids,clean_values,describe_fault
 from ..data.loaders import Catalog,CFDataLoaders,RatingsTable
 from ..learn.learner import CFLearner
 from ..learn.predict import add_spread
-from ..core import check_count,listed
+from ..core import check_count,listed,stable_topk
 from .posterior import Gaussian,group_ratings,link_slope,posterior,posterior_link,with_one
 
 # %% ../../nbs/bayes/02_foldin.ipynb #da2ff716
@@ -188,7 +188,7 @@ def recommend(self:Folded,
     k,c = check_count('k', k),self.learn.dls.catalog
     fit,_ = link_slope(self.mean @ self.prior.vectors.T + self.prior.offsets, self.prior.y_range)
     fit = fit.cpu().masked_fill(self.learn.dls.counts(not self.is_item) < max(1, min_ratings), -torch.inf)
-    vals,cols = (fit.masked_fill(self.seen, -torch.inf) if exclude_seen else fit).topk(min(k, fit.shape[1]))
+    vals,cols = stable_topk(fit.masked_fill(self.seen, -torch.inf) if exclude_seen else fit, k)
     b,rank = np.nonzero(np.isfinite(vals.numpy()))
     picks = cols.numpy()[b, rank]
     res = {self.ids.name: self.ids[b], 'rank': rank + 1, self.others.name: self.others[picks]}

@@ -96,7 +96,7 @@ def split_chains(
     "Halves of a chain, rank-normalised"
     half = len(chain) // 2
     x = torch.stack([chain[:half], chain[len(chain)-half:]]).double()
-    rank = x.flatten(0, 1).argsort(0).argsort(0).double() + 1
+    rank = x.flatten(0, 1).argsort(dim=0, stable=True).argsort(0).double() + 1
     return torch.special.ndtri((rank - 3/8) / (2 * half + 1/4)).view_as(x)
 
 def split_rhat(

@@ -18,6 +18,7 @@ from fastcore.meta import delegates
 from ..core import UnknownIdError,id_repr
 from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
+from ..rank.ials import has_ratings
 from ..bayes.posterior import Gaussian,link_slope,with_one
 from ..bayes.foldin import RowPrior,row_covariances,bilinear_design,tables_key,row_prior
 from ..data.features import with_ids
@@ -170,8 +171,9 @@ def export(self:CFLearner,
     fname='export.pkl', # Name of the file, in the learner's path
     **kwargs
 ):
-    "As fastai's, with what `fold_in` and attached priors must have learned from the ratings, which stay behind"
+    "As fastai's, with what lists, `fold_in` and attached priors must have learned from the ratings, which stay behind"
     if isinstance(self.model, EmbeddingDotBias):
         for j in (False, True): row_prior(self, j)
         for p in self.priors.values(): p.ready(self)
+    if len(self.dls.train_ds) and has_ratings(self.dls.train_ds): self.choice # learned now, if it was not
     Learner.export(self, fname, **kwargs)

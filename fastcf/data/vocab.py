@@ -13,6 +13,12 @@ import pandas as pd
 from fastcore.basics import patch
 from ..core import UnknownIdError,id_repr
 
+# %% ../../nbs/data/01_vocab.ipynb #419f019f
+def _index(ids):
+    "An index of any ids, half characters (lone surrogates) among them"
+    try: return pd.Index(ids, tupleize_cols=False)
+    except UnicodeEncodeError: return pd.Index(pd.Series(list(ids), dtype=object), dtype=object, tupleize_cols=False)
+
 # %% ../../nbs/data/01_vocab.ipynb #1cbc488a
 class Vocab:
     "The ids of one side of the ratings, sorted; an id's position is its row in the tables"
@@ -20,7 +26,7 @@ class Vocab:
         ids, # Ids in any order, repeated or not: a Series, an array or a list
         name:str='id' # What they are ids of; named in errors
     ):
-        self.ids,self.name = pd.Index(pd.Series(ids).unique(), tupleize_cols=False).sort_values(),name
+        self.ids,self.name = _index(pd.Series(ids).unique()).sort_values(),name
 
     def __len__(self): return len(self.ids)
     def __iter__(self): return iter(self.ids)
@@ -33,7 +39,7 @@ class Vocab:
         ids # Ids: a Series, an array or a list
     ) -> np.ndarray: # Row numbers, int64 [n]; -1 for an unknown id
         "The row of each id, or -1"
-        return self.ids.get_indexer(pd.Index(ids, tupleize_cols=False))
+        return self.ids.get_indexer(_index(ids))
 
 # %% ../../nbs/data/01_vocab.ipynb #70328624
 @patch
@@ -54,6 +60,6 @@ def encode(self:Vocab,
     "The row of each id; an `UnknownIdError` names those that are not known"
     rows = self.rows(ids)
     if (rows < 0).any():
-        missing = pd.unique(pd.Series(ids).to_numpy()[rows < 0])
+        missing = _index(ids)[rows < 0].unique()
         raise UnknownIdError(self.name, missing, self.why_unknown(missing))
     return rows

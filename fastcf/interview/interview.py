@@ -18,7 +18,7 @@ from ..data.vocab import Vocab
 from ..data.checks import check_ratings
 from ..core import id_repr
 from ..learn.learner import CFLearner
-from ..core import check_count
+from ..core import check_count,stable_topk
 from ..bayes.posterior import Gaussian
 from .questions import STRATEGIES,Beliefs,Interviewer,Lessons,adaptive_page
 from .topics import Topics
@@ -184,7 +184,7 @@ def recommend(self:Interview,
     b,base = self.beliefs(),self.teach.base
     rating = expected_ratings(b.taste, base)[0].masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
     if seen := [i for i,v in _split(self, self.replies)[0].items() if v is not None]: rating[self.catalog.item.rows(seen)] = -torch.inf
-    top = rating.topk(min(check_count('k', k), int(rating.isfinite().sum()))).indices
+    top = stable_topk(rating, check_count('k', k))[1][:int(rating.isfinite().sum())]
     std = rating_variance(b.taste, base, torch.zeros_like(top), top).sqrt()
     return _frame(self, top.numpy(), prediction=rating[top].numpy(), std=std.numpy())
 
@@ -210,7 +210,7 @@ def explain(self:Interview,
     res = _frame(self, rows[:k]).astype({self.catalog.item.name: object} if topics else {})
     if topics: res = pd.concat([res, pd.DataFrame({self.catalog.item.name: pd.Series(list(topics), dtype=object), 'title': [o[1] for o in topics]})])
     res = res.assign(reply=ratings, effect=(p[-1] - p[:-1]).numpy())
-    return res.sort_values('effect', key=abs, ascending=False, ignore_index=True)
+    return res.sort_values('effect', key=abs, ascending=False, kind='stable', ignore_index=True)
 
 # %% ../../nbs/interview/02_interview.ipynb #f37b0475
 def _errors(self, size):

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import ifnone,patch
+from ..core import stable_topk
 from ..learn.learner import CFLearner
 from ..data.features import MetadataEncoder
 from ..cold.metadata_prior import Ridge,fold_in_prior
@@ -193,10 +194,10 @@ def adaptive_page(
 ) -> tuple: # Row numbers of items, and by how much each is expected to make the summed variance fall [rows, size]
     "The items that teach most together"
     chance = b.seen.masked_fill(asked, -1)
-    cand = chance.topk(min(wide, chance.shape[1])).indices
+    cand = stable_topk(chance, wide)[1]
     lessons = Lessons(interviewer, b).on(cand)
     first = lessons.falls().masked_fill(chance.gather(1, cand) < 0, -1)
-    cand = cand.gather(1, first.topk(min(max(narrow, size), cand.shape[1])).indices)
+    cand = cand.gather(1, stable_topk(first, max(narrow, size))[1])
     lessons.on(cand)
     gone,picks,falls,r = chance.gather(1, cand) < 0,[],[],torch.arange(len(cand))
     for _ in range(min(size, cand.shape[1])):
@@ -237,4 +238,4 @@ def choose(self:Interviewer,
     pop = self.seen.popularity
     if strategy == 'entropy': pop = (1 + self.counts).log() * rating_entropy(self.learn)
     if strategy == 'random': pop = torch.from_numpy(self.rng.random(asked.shape, dtype='float32'))
-    return (b.seen if strategy == 'seen' else pop.expand(asked.shape)).masked_fill(asked, -torch.inf).topk(size).indices
+    return stable_topk((b.seen if strategy == 'seen' else pop.expand(asked.shape)).masked_fill(asked, -torch.inf), size)[1]

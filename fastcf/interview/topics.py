@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from fastcore.basics import listify,patch
+from ..core import stable_topk
 from ..bayes.posterior import Gaussian,group_ratings,link_slope,posterior_link,with_one
 from .questions import Beliefs,Interviewer,Lessons
 
@@ -82,9 +83,9 @@ def choose(self:Topics,
     "The items and topics that teach most together"
     teach,n = self.interviewer,asked.shape[1]
     chance = b.seen.masked_fill(asked | (teach.counts == 0), -1)
-    cand = chance.topk(min(wide, n)).indices
+    cand = stable_topk(chance, wide)[1]
     lessons = Lessons(teach, b).on(cand)
-    cand = cand.gather(1, lessons.falls().masked_fill(chance.gather(1, cand) < 0, -1).topk(min(max(narrow, size), cand.shape[1])).indices)
+    cand = cand.gather(1, stable_topk(lessons.falls().masked_fill(chance.gather(1, cand) < 0, -1), max(narrow, size))[1])
     _add(lessons.on(cand), self, b)
     gone,cand = torch.cat([chance.gather(1, cand) < 0, done], 1),torch.cat([cand, n + torch.arange(len(self)).expand(len(cand), -1)], 1)
     picks,r = [],torch.arange(len(cand))

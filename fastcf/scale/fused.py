@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from ..core import check_count
 from ..bayes.engines import EpochEngine
+from .rowwise import compiled
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
 def _steps(users, items, ratings, order, tables, sums, decays, lr, decay_bias, centre, low, span):
@@ -47,16 +48,6 @@ def _steps(users, items, ratings, order, tables, sums, decays, lr, decay_bias, c
         gy[i] += sy / k
     return total
 
-_compiled = {}
-def _compile(f):
-    "`f` in machine code, which lets other threads run"
-    if f not in _compiled:
-        try: from numba import njit
-        except ImportError as e: raise ImportError("FusedSGD: its epochs are compiled by numba. pip install 'fastcf[fused]'") from e
-        try: _compiled[f] = njit(nogil=True, fastmath=True, cache=True)(f)
-        except RuntimeError: _compiled[f] = njit(nogil=True, fastmath=True)(f) # no folder that numba may write to
-    return _compiled[f]
-
 # %% ../../nbs/scale/01_fused.ipynb #526a829e
 def one_cycle(
     at:float, # How much of the fit is done, from 0 to 1
@@ -87,7 +78,7 @@ class FusedSGD(EpochEngine):
 
     def begin(self):
         m = self.model
-        _compile(_steps)
+        compiled(_steps, 'FusedSGD')
         if m.user_weight.weight.device.type != 'cpu':
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")
         if m.user_weight.weight.dtype != torch.float32: raise ValueError(f"FusedSGD: expected tables of float32, got {m.user_weight.weight.dtype}")
@@ -122,7 +113,7 @@ class FusedSGD(EpochEngine):
         numbers = [np.float32(o) for o in (self.wd_bias, m.item_bias.weight.data.mean(), low, span)]
         arrays = [o.numpy() for o in (t.users, t.items, t.ratings)]
         pairs = [tuple(o.numpy() for o in p) for p in (self.square_sums, self.decays)]
-        run = lambda part: _compile(_steps)(*arrays, part.numpy(), tables, *pairs, tuple(lr), *numbers)
+        run = lambda part: compiled(_steps, 'FusedSGD')(*arrays, part.numpy(), tables, *pairs, tuple(lr), *numbers)
         return run(piece) if self.threads == 1 else sum(pool.map(run, piece.chunk(self.threads)))
 
     def _show(self, share, lr):

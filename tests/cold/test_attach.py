@@ -81,7 +81,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
 @pytest.mark.parametrize('kwargs', [{}, dict(min_ratings=0), dict(items=NEW_ITEMS), dict(items=[199, 3, 4, 170, 199]), dict(min_ratings=30), dict(exclude_seen=False)])
 def test_recommendations_against_a_loop(town, learn, who, kwargs):
     learn.attach_prior(users=True, items=True)
-    got,d = learn.recommend(who, 6, **kwargs),learn.dls
+    got,d = learn.recommend(who, 6, rank_by='rating', **kwargs),learn.dls
     for u in who:
         mine = set(d.classes['item'][d.train_ds.items[d.train_ds.users == d.classes['user'].rows([u])[0]]]) if u < 240 and kwargs.get('exclude_seen', True) else set()
         known = [i for i,n in zip(d.classes['item'], d.counts()) if n >= max(1, kwargs.get('min_ratings', 1))]
@@ -128,7 +128,7 @@ def test_ids_of_another_type_are_no_newcomers(learn):
     with pytest.raises(UnknownIdError, match='They are text'): learn.recommend(3, items=['199'])
     for nobody in (None, float('nan')):
         with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.predict(nobody, 3)
-        with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.recommend(nobody)
+        with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.recommend([nobody])
 
 def test_an_id_that_only_validates_is_served(town):
     l = fresh(town, splitter=ColdItemSplitter(.2, seed=1))

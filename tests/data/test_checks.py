@@ -30,8 +30,8 @@ BAD = {
     'blank user, text dtype': (table(user=pd.array(['a', ' ', 'b', None], dtype='string')), {}, ["'user': 2 missing ids (rows 11, 13)"]),
     'mixed ids': (table(user=(1, '1', 2, 2)), {}, ['mixed', '3 int, 1 str', '(row 11)', 'astype(str)']),
     'lists as ids': (table(user=([1], [1], [2], [2])), {}, ['unhashable', 'list']),
-    'booleans as ids': (table(user=(True, False, True, False)), {}, ["'user': boolean values, which are no ids", 'user_name']),
-    'dates as ids': (table(item=pd.date_range('2020', periods=4)), {}, ["'item': datetime64 values, which are no ids"]),
+    'booleans as ids': (table(user=(True, False, True, False)), {}, ["'user': boolean values do not look like ids", 'user_name']),
+    'dates as ids': (table(item=pd.date_range('2020', periods=4)), {}, ["'item': datetime64 values do not look like ids"]),
     'fractions as ids': (table(item=(1.5, 2., 1., 2.)), {}, ["1 id with a fraction, or too large for one (row 10)"]),
     'floats too large': (table(user=(1e300, 1e300, 2., 2.)), {}, ['2 ids with a fraction, or too large for one']),
     'pairs twice': (table(item=(1, 1, 1, 2)), {}, ["2 rows in which a user rates an item that they rate elsewhere too (rows 10, 11)", "duplicates='last'"]),
@@ -39,12 +39,12 @@ BAD = {
     'one row': (table().iloc[:1], {}, ['only one row, too few to split']),
     'one user': (table(user='aaaa', item=(1, 2, 3, 4)), {}, ["'user': only one user: 'a'", 'at least two']),
     'one item': (table(user='abcd', item=(7, 7, 7, 7)), {}, ["'item': only one item: 7"]),
-    'all alike': (table(rating=(1, 1, 1, 1)), {}, ['every rating is 1, so there is nothing to learn', 'as 0']),
+    'all alike': (table(rating=(1, 1, 1, 1)), {}, ['every rating is 1, so there is nothing to learn', 'from_df(df, rating_name=False)']),
     'text': (table(rating=('3', 'good', '5', '1')), {}, ["1 value not a number, such as 'good' (row 11)", 'df.loc[[11]]']),
     'decimal commas': (table(rating=('3,5', '4', '5', '1')), {}, ["such as '3,5' (row 10)", "decimal=','"]),
-    'dates as ratings': (table(rating=pd.date_range('2020', periods=4)), {}, ["'rating': datetime64", 'no ratings', 'rating_name']),
+    'dates as ratings': (table(rating=pd.date_range('2020', periods=4)), {}, ["'rating': datetime64", 'do not look like ratings', 'rating_name']),
     'seconds as ratings': (table(rating=(881250949, 891717742, 878887116, 880606923)), {}, ['seconds since 1970', 'rating_name']),
-    'complex ratings': (table(rating=np.array([1, 2j, 3, 4])), {}, ['complex128 values, which are no ratings']),
+    'complex ratings': (table(rating=np.array([1, 2j, 3, 4])), {}, ['complex128 values do not look like ratings']),
     'no such column': (table(), dict(user_name='usr'), ["'usr': no such column for user_name; there are ['user', 'item', 'rating']"]),
     'two columns': (table()[['user', 'rating']], {}, ['needs three columns', "['user', 'rating']"]),
     'one column for two': (table(), dict(user_name='item'), ['one column would serve twice']),
@@ -63,12 +63,12 @@ BAD = {
     'text among categories of numbers': (table(user=pd.Categorical([1, '1', 2, 2])), {}, ['3 int, 1 str (row 11)']),
     'lists among tuples': (table(user=[(1,), [1], (2,), (2,)]), {}, ['3 tuple, 1 list (row 11)']),
     'dictionaries as ids': (table(user=[{}, {}, {}, {}]), {}, ['unhashable', '4 dict']),
-    'complex ids': (table(user=np.array([1j, 1j, 2, 2])), {}, ['complex values, which are no ids']),
-    'nullable booleans as ids': (table(user=pd.array([True, None, False, True], dtype='boolean')), {}, ['1 missing id (row 11)', 'boolean values, which are no ids']),
-    'days as ids': (table(user=[datetime.date(2020, 1, d) for d in (1, 1, 2, 2)]), {}, ['date values, which are no ids']),
-    'durations as ids': (table(user=pd.to_timedelta([1, 1, 2, 2], unit='s')), {}, ['timedelta64 values, which are no ids']),
-    'months as ids': (table(user=pd.period_range('2020', periods=4)), {}, ['period values, which are no ids']),
-    'intervals as ids': (table(user=pd.interval_range(0, 4)), {}, ['interval values, which are no ids']),
+    'complex ids': (table(user=np.array([1j, 1j, 2, 2])), {}, ['complex values do not look like ids']),
+    'nullable booleans as ids': (table(user=pd.array([True, None, False, True], dtype='boolean')), {}, ['1 missing id (row 11)', 'boolean values do not look like ids']),
+    'days as ids': (table(user=[datetime.date(2020, 1, d) for d in (1, 1, 2, 2)]), {}, ['date values do not look like ids']),
+    'durations as ids': (table(user=pd.to_timedelta([1, 1, 2, 2], unit='s')), {}, ['timedelta64 values do not look like ids']),
+    'months as ids': (table(user=pd.period_range('2020', periods=4)), {}, ['period values do not look like ids']),
+    'intervals as ids': (table(user=pd.interval_range(0, 4)), {}, ['interval values do not look like ids']),
     'rating NA, Float64': (table(rating=pd.array([1, None, 2, 3], dtype='Float64')), {}, ['1 missing rating (row 11)']),
     'rating NA, boolean': (table(rating=pd.array([True, None, False, True], dtype='boolean')), {}, ['1 missing rating (row 11)']),
     'rating NA, string': (table(rating=pd.array(['1', None, '2', '3'], dtype='string')), {}, ['1 missing rating (row 11)']),
@@ -82,8 +82,8 @@ BAD = {
     'constant and missing': (table(rating=(1, 1, 1, np.nan)), {}, ['every rating is 1', '1 missing rating (row 13)']),
     'lists as ratings': (table(rating=[[1], [2], [3], [4]]), {}, ['4 values not a number, such as [1]']),
     'dates as text ratings': (table(rating=['2020-01-0%d' % i for i in range(1, 5)]), {}, ["4 values not a number, such as '2020-01-01'"]),
-    'times of a zone as ratings': (table(rating=pd.date_range('2020', periods=4, tz='UTC')), {}, ['UTC] values, which are no ratings', 'rating_name']),
-    'durations as ratings': (table(rating=pd.to_timedelta([1, 2, 3, 4], unit='s')), {}, ['timedelta64', 'no ratings']),
+    'times of a zone as ratings': (table(rating=pd.date_range('2020', periods=4, tz='UTC')), {}, ['UTC] values do not look like ratings', 'rating_name']),
+    'durations as ratings': (table(rating=pd.to_timedelta([1, 2, 3, 4], unit='s')), {}, ['timedelta64', 'do not look like ratings']),
     'seconds in text': (table(rating=('881250949', '891717742', '878887116', '880606923')), {}, ['seconds since 1970']),
     'milliseconds': (table(rating=(881250949000, 891717742000, 878887116000, 880606923000)), {}, ['seconds since 1970']),
     'no columns': (pd.DataFrame(), {}, ['needs three columns, this one has []']),
@@ -92,11 +92,11 @@ BAD = {
     'one pair, merged': (table(user='aaaa', item=(1, 1, 1, 1)), dict(duplicates='mean'), ['only one row, too few to split']),
     'words as ratings': (table(rating=('view', 'buy', 'view', 'buy')), {}, ["4 values not a number, such as 'view', 'buy'", "df['rating'].map({'view': 1, 'buy': 2})"]),
     'commas and a word': (table(rating=('3,5', 'k. A.', '4,0', '1')), {}, ["decimal=','", "1 of the values are none even so: 'k. A.'", "na_values=['k. A.']"]),
-    'times as text ids': (table(user=('1997-09-20T03:05:10Z',)*2 + ('1997-09-21 03:05',)*2), {}, ["'user': times such as '1997-09-20T03:05:10Z'", 'user_name=']),
-    'days as text ids': (table(user=('1.2.1997', '1.2.1997', '13.2.1997', '3.4.1998')), {}, ["'user': times such as '1.2.1997'"]),
+    'times as text ids': (table(user=('1997-09-20T03:05:10Z',)*2 + ('1997-09-21 03:05',)*2), {}, ["'user': values such as '1997-09-20T03:05:10Z' look like times, not ids", 'user_name=']),
+    'days as text ids': (table(user=('1.2.1997', '1.2.1997', '13.2.1997', '3.4.1998')), {}, ["'user': values such as '1.2.1997' look like times"]),
     'spaces around ids': (table(user=('ann', 'ann ', 'bob', ' cy')), {}, ["'user': 1 id that would be another's, but for spaces around it (row 11)", 'str.strip()']),
     'a heading above': (pd.DataFrame([['user', 'item', 'rating'], [1, 2, 3]], columns=['Film club', 'Unnamed: 1', 'Unnamed: 2']), {}, ['most have no name', 'skiprows=1']),
-    'time missing': (table(item=(1, 1, 1, 2), timestamp=(3, np.nan, 1, 2)), dict(duplicates='last'), ["'timestamp': 1 times", '(row 11)', 'Mend them']),
+    'time missing': (table(item=(1, 1, 1, 2), timestamp=(3, np.nan, 1, 2)), dict(duplicates='last'), ["'timestamp': 1 times", '(row 11)', 'Fix them']),
     'time NA, nullable': (table(item=(1, 1, 1, 2), timestamp=pd.array([3, 2, 1, None], dtype='Int64')), dict(duplicates='last'), ["'timestamp': 1 times", '(row 13)']),
     'no such time': (table(item=(1, 1, 1, 2)), dict(duplicates='last', time_name='when'), ["'when': no such column for time_name"]),
     'time not readable': (table(item=(1, 1, 1, 2), timestamp=('1997', 'x', '1998', '1999')), dict(duplicates='last'), ["'timestamp': 1 times", '(row 11)']),
@@ -180,8 +180,8 @@ def test_pyarrow_types():
 
 @pytest.mark.parametrize('column,dtype,values,words', [
     ('user', 'int64', [1, None, 2, 2], '1 missing id (row 11)'), ('user', 'string', ['a', None, ' ', 'b'], '2 missing ids (rows 11, 12)'),
-    ('user', 'bool', [True, True, False, False], 'boolean values, which are no ids'), ('rating', 'double', [1., None, 2., 3.], '1 missing rating (row 11)'),
-    ('rating', 'int64', [1, None, 2, 3], '1 missing rating (row 11)'), ('rating', 'timestamp[s]', [1, 2, 3, 4], 'no ratings')])
+    ('user', 'bool', [True, True, False, False], 'boolean values do not look like ids'), ('rating', 'double', [1., None, 2., 3.], '1 missing rating (row 11)'),
+    ('rating', 'int64', [1, None, 2, 3], '1 missing rating (row 11)'), ('rating', 'timestamp[s]', [1, 2, 3, 4], 'do not look like ratings')])
 def test_faults_in_pyarrow_types(column, dtype, values, words):
     pytest.importorskip('pyarrow')
     assert words in said(table().assign(**{column: pd.array(values, dtype=f'{dtype}[pyarrow]')}))
@@ -213,7 +213,7 @@ def test_an_index_may_share_a_columns_name():
     assert check_ratings(df, duplicates='mean').rating.tolist() == [3.5, 5, 1]
 
 @pytest.mark.parametrize('names,kwargs', [([0, 1, 2], {}), ([0, 1, 2], dict(user_name=0, item_name=1, rating_name=2)), ([('a', 'b'), 'i', 'r'], dict(user_name=('a', 'b'))),
-                                          (['rating', 'user', 'item'], {}), (pd.CategoricalIndex(['u', 'i', 'r']), {})])
+                                          (['rating', 'user', 'item'], dict(user_name='rating', item_name='user', rating_name='item')), (pd.CategoricalIndex(['u', 'i', 'r']), {})])
 def test_names_of_columns(names, kwargs):
     df = table()
     df.columns = names
@@ -376,7 +376,7 @@ def test_valid_rows_serve_fastai(splitter, sim):
 def test_splitters_take_names():
     df = table(timestamp=range(4), when=[3, 2, 1, 0]).rename(columns={'user': 'reader', 'item': 'book'})[['rating', 'book', 'reader', 'timestamp', 'when']]
     assert TimeSplitter(0.25, 'when')(df)[1].tolist() == [0]
-    assert LeaveLastOutSplitter('reader', 'when')(df)[1].tolist() == [0, 2]
+    assert LeaveLastOutSplitter(1, 'reader', 'when')(df)[1].tolist() == [0, 2]
     assert ColdUserSplitter(0.5, 0, 'reader')(df)[1].tolist() in ([0, 1], [2, 3]) and ColdItemSplitter(0.5, 0, 'book')(df)[1].tolist() in ([0, 2], [1, 3])
 
 def test_no_seed_is_a_new_draw(sim): assert len({tuple(ColdUserSplitter(0.5)(sim)[1]) for _ in range(3)}) > 1
@@ -484,8 +484,9 @@ def test_a_million_ratings_of_a_large_table():
 def test_an_index_in_a_file_is_no_column_of_users(tmp_path):
     pd.DataFrame(dict(user=[1, 2, 3], item=[1, 1, 2], rating=[3, 4, 5])).to_csv(tmp_path/'r.csv')
     df = pd.read_csv(tmp_path/'r.csv')
-    with pytest.raises(RatingsError, match=r"'Unnamed: 0': .*index.*index_col=0"): check_ratings(df)
     want = check_ratings(pd.read_csv(tmp_path/'r.csv', index_col=0))
+    assert check_ratings(df).iloc[:, :3].equals(want) # the others are found by their names
+    with pytest.raises(RatingsError, match=r"'Unnamed: 0': .*index.*index_col=0"): check_ratings(df.set_axis(['Unnamed: 0', 'a', 'b', 'c'], axis=1))
     assert check_ratings(df, user_name='user', item_name='item', rating_name='rating').iloc[:, :3].equals(want)
     assert list(check_ratings(df, user_name='Unnamed: 0', item_name='item', rating_name='rating').columns[:3]) == ['Unnamed: 0', 'item', 'rating'] # if somebody says so
 

@@ -54,7 +54,7 @@ def served(dls, y_range, known, liked, stars):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(5)
     c = dls.catalog
     mine = learn.recommend(known, k=5, min_ratings=5)
-    assert len(mine) == 5 and mine.prediction.is_monotonic_decreasing and mine.prediction.between(*y_range).all()
+    assert len(mine) == 5 and mine.value.is_monotonic_decreasing and mine.prediction.between(*y_range).all()
     new = learn.fold_in(dict.fromkeys(liked, stars)).recommend(5, min_ratings=5)
     assert len(new) == 5 and not set(new[c.item.name]) & set(liked)
     nobody = learn.fold_in({})
@@ -100,7 +100,7 @@ def test_a_spreadsheet(tmp_path):
     truth = club(path)
     names = dict(user_name='Member', item_name='Book', rating_name='Stars')
     says(lambda: CFDataLoaders.from_csv(path), 'skiprows=1')
-    says(lambda: CFDataLoaders.from_csv(path, read_kwargs=dict(skiprows=2)), 'index_col=0')
+    says(lambda: CFDataLoaders.from_csv(path, read_kwargs=dict(skiprows=2)), "'Stars': 50 values not a number") # found by their names
     raw = pd.read_csv(path, skiprows=2, index_col=0, dtype={'Member': str})
     says(lambda: check_ratings(raw, **names), "'★", "missing rating", "missing ids", "spaces around it", "df['Member'].str.strip()")
     raw['Member'] = raw['Member'].str.strip()
@@ -117,7 +117,7 @@ def test_a_log_of_events(tmp_path):
     truth = shop(path)
     log = pd.read_csv(path)
     names = dict(user_name='user_id', item_name='sku', rating_name='event')
-    says(lambda: check_ratings(log), "'ts': times such as", 'user_name=')
+    says(lambda: check_ratings(log), "'user_id' looks like the users, 'sku' looks like the items", 'Pass rating_name')
     says(lambda: check_ratings(log, **names), "df['event'].map(", "dropna(subset=['user_id'])")
     log['event'] = log.event.map(dict(view=1, cart=2, buy=3))
     log = log.dropna(subset=['user_id'])
