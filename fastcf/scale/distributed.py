@@ -127,7 +127,7 @@ def data_parallel(self:CFLearner,
         yield self
         return
     begun = not dist.is_initialized()
-    if begun: dist.init_process_group('nccl' if next(self.model.parameters()).is_cuda else 'gloo', timeout=timedelta(seconds=timeout))
+    if begun: _together(dist.init_process_group, 'nccl' if next(self.model.parameters()).is_cuda else 'gloo', timeout=timedelta(seconds=timeout))
     cb,logger = DataParallel(),self.logger
     self.add_cb(cb)
     quiet = list(self.cbs.filter(lambda o: isinstance(o, ProgressCallback))) if rank_distrib() else []
