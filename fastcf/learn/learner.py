@@ -18,7 +18,7 @@ from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their 
 from fastcore.basics import patch,ifnone
 from fastcore.foundation import L
 from fastcore.meta import delegates
-from ..core import RatingsError,id_repr
+from ..core import check_types,RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
 from .model import EmbeddingDotBias
 from .optim import table_optimizer
@@ -69,6 +69,7 @@ def _check_fits(y_range, dls):
 
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
 @delegates(Learner.__init__, but=['splitter', 'model'])
+@check_types
 def cf_learner(
     dls:CFDataLoaders, # Ratings
     factor_count:int=50, # Factors

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import label_points
+from ..core import check_types,label_points
 from .learner import CFLearner
 
 # %% ../../nbs/learn/04_look.ipynb #3576d6fe
 @patch
 @torch.no_grad()
+@check_types
 def biases(self:CFLearner,
     is_item:bool=True, # Of items, or of users
     min_ratings:int=1 # Leave out those with fewer training ratings
@@ -33,6 +34,7 @@ def biases(self:CFLearner,
 
 @patch
 @torch.no_grad()
+@check_types
 def factors(self:CFLearner,
     is_item:bool=True # Of items, or of users
 ) -> pd.DataFrame: # One row an id, one column a factor
@@ -43,6 +45,7 @@ def factors(self:CFLearner,
 
 # %% ../../nbs/learn/04_look.ipynb #992e4d71
 @patch
+@check_types
 def plot_map(self:CFLearner,
     n:int=60, # Items, those with most ratings
     ax=None # Matplotlib axes, by default new ones
