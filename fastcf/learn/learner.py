@@ -143,6 +143,7 @@ def make_model(
 
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
 @delegates(Learner.__init__, but=['splitter'])
+@check_types
 def cf_learner(
     dls:CFDataLoaders, # Ratings
     factor_count:int=None, # Factors, by default 50

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import label_points
+from ..core import check_types,label_points
 from .model import require
 from .learner import CFLearner
 
