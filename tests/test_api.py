@@ -10,7 +10,7 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest, torch
 from fastcf.all import *
-from fastcf.core import check_count, check_range, check_share, label_points, listed, stable_topk
+from fastcf.core import check_count, check_range, check_share, stable_topk
 
 class Stranger:
     "Something that no argument expects"
@@ -114,7 +114,6 @@ def is_bare(e, name, function):
         return not re.search(rf'\b{re.escape(name)}\b', str(e)) and not re.search(r'\b(fastcf|Pass|expected|Give|give)\b', str(e))
     return True
 
-SLOW = {('learn.find_lr', 'runs'), ('simulate_ratings', 'user_count')} # where a huge number is asked for in earnest
 BIG = {'a huge number', 'infinity'}
 
 def calls(w):
@@ -141,6 +140,15 @@ def finds(w, of=None):
         count += 1
         if (e := attempt(call)) is not None and is_bare(e, name, function): found.append((function, name, label, f'{type(e).__name__}: {str(e)[:150]}'))
     return count,found
+
+SOUND = r'^(check_|stable_topk|simulate_ratings|Vocab|TimeSplitter|LeaveLastOut|ColdUser|ColdItem|MetadataEncoder|get_embeddings|EmbeddingDotBias)' # what holds; the others are being gone through
+FRAMES = 'an empty frame','a frame without columns','a column less','ids as text','NaN in a frame','other columns','a column twice','an empty array','an array of NaN','a table','an empty tensor','a tensor'
+OPEN = {('check_ratings', o) for o in FRAMES} | {('Vocab.encode', 'a nested list'), ('Vocab.rows', 'a nested list')} | { # known, to be mended where the columns are found
+    (f, o) for f in ('Vocab', 'Vocab.encode', 'Vocab.rows', 'TimeSplitter()', 'LeaveLastOutSplitter()', 'MetadataEncoder', 'MetadataEncoder.encode') for o in ('a column twice', 'an empty tensor')}
+
+def test_no_bare_error():
+    count,found = finds(world(), SOUND)
+    assert count > 1000 and [o for o in found if (o[0], o[2]) not in OPEN] == []
 
 if __name__ == '__main__':
     import time
