@@ -21,8 +21,9 @@ from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their 
 from fastcore.basics import patch,ifnone
 from fastcore.foundation import L
 from fastcore.meta import delegates
-from ..core import RatingsError,id_repr
+from ..core import check_types,RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
+from .learned import Learned
 from .model import EmbeddingDotBias,check_model,model_device
 from .optim import table_optimizer
 from .progress import LogOrBar
@@ -62,7 +63,12 @@ def lower_is_better(
 # %% ../../nbs/learn/02_learner.ipynb #cb9a5d08
 class CFLearner(Learner):
     "A `Learner` for ratings: ids in, ids out"
-    priors = {} # of users (False) and of items (True): what serves ids without training ratings, see `attach_prior`
+    @property
+    def learned(self):
+        "What was worked out from the tables and the ratings, forgotten when they change"
+        if '_learned' not in self.__dict__: self._learned = Learned(self)
+        return self._learned
+
     def _bn_bias_state(self, with_bias):
         biases = L(row_biases(self.model)) if with_bias else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
@@ -137,6 +143,7 @@ def make_model(
 
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
 @delegates(Learner.__init__, but=['splitter'])
+@check_types
 def cf_learner(
     dls:CFDataLoaders, # Ratings
     factor_count:int=None, # Factors, by default 50
