@@ -18,7 +18,7 @@ import fastcf.learn.predict
 import fastcf.bayes.engines # `learn.sample_posterior`
 from fastcf.rank.choice import Fade
 from fastcf.rank.topn import ranked_frame, strike_seen, top_scores
-from fastcf.rank.baselines import EASE, Popular
+from fastcf.rank.baselines import EASE, MostPopular
 from fastcf.rank.metrics import capped_recall, hit_rate, ndcg, valid_frame
 
 SEEDS = 0, 1, 2
@@ -64,7 +64,7 @@ class By:
 
 def chances(dls, seed, **kw): return By(choices(dls, seed, **kw), 'chance')
 def ease(dls, seed, **kw): return EASE(dls, **kw)
-def popular(dls, seed): return Popular(dls)
+def popular(dls, seed): return MostPopular(dls)
 
 def grid(make, **axes):
     "Every combination of settings"

@@ -37,6 +37,10 @@ from .bayes.engines import *
 from .rank.choice import *
 from .rank.ials import *
 from .rank.topn import *
+from .rank.baselines import *
+from .rank.metrics import *
+from .rank.evaluate import *
+from .rank.losses import *
 from .cold.metadata_prior import *
 from .cold.attach import *
 from .cold.curves import *

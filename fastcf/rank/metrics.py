@@ -7,7 +7,7 @@ Docs: https://fastcf.github.io/fastcf/rank/metrics.html.md"""
 # %% auto #0
 __all__ = ['GAINS', 'Matched', 'match_lists', 'hit_rate', 'recall', 'capped_recall', 'precision', 'ndcg', 'mrr',
            'mean_average_precision', 'auc', 'coverage', 'gini', 'novelty', 'popularity', 'diversity', 'ListMetric',
-           'valid_frame', 'NDCG', 'HitRate', 'Recall', 'Precision', 'MRR']
+           'valid_frame', 'NDCG', 'HitRate', 'RecallAt', 'PrecisionAt', 'MRR']
 
 # %% ../../nbs/rank/05_metrics.ipynb #f2ea86f4
 import warnings
@@ -267,10 +267,10 @@ def NDCG(k:int=10, liked:float|None=None, **kwargs):
 def HitRate(k:int=10, liked:float|None=None, **kwargs):
     "`hit_rate` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(hit_rate, k, liked, **kwargs)
-def Recall(k:int=10, liked:float|None=None, **kwargs):
+def RecallAt(k:int=10, liked:float|None=None, **kwargs):
     "`recall` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(recall, k, liked, **kwargs)
-def Precision(k:int=10, liked:float|None=None, **kwargs):
+def PrecisionAt(k:int=10, liked:float|None=None, **kwargs):
     "`precision` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(precision, k, liked, **kwargs)
 def MRR(k:int=10, liked:float|None=None, **kwargs):
