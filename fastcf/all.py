@@ -22,6 +22,8 @@ from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
 from .learn.progress import *
+from .learn.learned import *
+from .learn.pairs import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
@@ -31,9 +33,12 @@ from .watch.sinks import *
 from .watch.history import *
 from .watch.embedding_stats import *
 from .bayes.posterior import *
+from .bayes.belief import *
 from .bayes.foldin import *
+from .bayes.laplace import *
 from .bayes.intervals import *
 from .bayes.engines import *
+from .bayes.growth import *
 from .rank.choice import *
 from .rank.ials import *
 from .rank.topn import *
@@ -42,10 +47,12 @@ from .rank.metrics import *
 from .rank.evaluate import *
 from .rank.losses import *
 from .cold.metadata_prior import *
+from .cold.proxies import *
 from .cold.attach import *
 from .cold.curves import *
 from .interview.topics import *
 from .interview.interview import *
+from .interview.simulate import *
 from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *

@@ -10,32 +10,39 @@ __all__ = ['EpochEngine', 'ALS', 'Gibbs']
 # %% ../../nbs/bayes/06_engines.ipynb #a571e999
 import math,warnings
 import torch
-from torch import nn
+from torch import Tensor,nn
 from fastai.callback.core import CancelTrainException,Callback
 from fastcore.basics import patch,ifnone
-from ..learn.model import EmbeddingDotBias
-from ..learn.learner import CFLearner
 from ..core import check_count
 from ..data.features import metadata_features
-from .posterior import Gaussian,group_ratings,posterior,posterior_link,with_one
+from ..learn.model import EmbeddingDotBias
+from ..learn.learner import CFLearner
+from .posterior import Gaussian,augment,group_ratings,laplace_posterior,posterior
 from .foldin import table_vectors
-from .sampler import Priors,Sampler,rated_by,time_levels
+from .sampler import Hyperpriors,Sampler,interaction_features,time_levels
 from .intervals import Posterior
 
 # %% ../../nbs/bayes/06_engines.ipynb #a15601e8
 class EpochEngine(Callback):
     "Spends the training part of an epoch in its own way, `train_epoch`, in place of fastai's loop over batches"
     order = 70 # after the progress bar's callback
+    active = False
+    def begin(self): "Get ready for a fit"
+    def train_epoch(self):
+        "Change the tables, and return the training loss"
+        raise NotImplementedError
+
+    def check(self):
+        "Raise where this engine does not fit the learner; an engine that needs no tables of the model's has a check of its own"
+        m = self.model
+        if not (isinstance(self.learn, CFLearner) and isinstance(m, EmbeddingDotBias)):
+            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, got {type(self.learn).__name__} around {type(m).__name__}. "
+                            "Make one with cf_learner(dls).")
+
     def before_fit(self):
         self.check()
         self.active = not (hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'))
         if self.active: self.begin()
-
-    def check(self):
-        "Raise unless the engine can train this learner"
-        m = self.model
-        if not (isinstance(self.learn, CFLearner) and isinstance(m, EmbeddingDotBias)):
-            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, got {type(self.learn).__name__} around {type(m).__name__}. Make one with cf_learner(dls).")
 
     def before_train(self):
         if not self.active: return
@@ -52,15 +59,15 @@ class EpochEngine(Callback):
         r.smooth_loss.val = self.learn.loss * (1 - r.smooth_loss.beta**r.smooth_loss.count) # so that its value is this loss
 
 # %% ../../nbs/bayes/06_engines.ipynb #b51a61e6
-def _write(m, users, items):
+def write_tables(model, users, items):
     "Put both sides' vectors into the tables"
-    for x,w,b in ((users, m.user_weight, m.user_bias), (items, m.item_weight, m.item_bias)):
-        w.weight.data.copy_(x[:, :-1]); b.weight.data.copy_(x[:, -1:])
+    for x,w,b in ((users, model.user_weight, model.user_bias), (items, model.item_weight, model.item_bias)):
+        with torch.no_grad(): w.weight.copy_(x[:, :-1]); b.weight.copy_(x[:, -1:])
 
-def _groups(t, c):
+def ratings_by_side(table, catalog):
     "The training ratings by user, and by item"
-    u,i,n = t.users.cpu(),t.items.cpu(),(len(c.user), len(c.item))
-    return group_ratings(u, i, n[0]),group_ratings(i, u, n[1])
+    users,items = table.users.cpu(),table.items.cpu()
+    return group_ratings(users, items, len(catalog.user)),group_ratings(items, users, len(catalog.item))
 
 # %% ../../nbs/bayes/06_engines.ipynb #56eaf492
 class ALS(EpochEngine):
@@ -72,27 +79,67 @@ class ALS(EpochEngine):
 
     def begin(self):
         t,device = self.dls.train_ds,self.model.user_bias.weight.device
-        self.groups = [g.to(device) for g in _groups(t, self.dls.catalog)]
-        self.rows,self.r = [o.long().to(device) for o in (t.users, t.items)],t.ratings.to(device)
+        self.groups = [g.to(device) for g in ratings_by_side(t, self.dls.catalog)]
+        self.rows,self.ratings = [o.long().to(device) for o in (t.users, t.items)],t.ratings.to(device)
         self.means = [x.new_zeros(x.shape[1]) for x in table_vectors(self.model)]
-        if self.model.y_range is None: self.means[1][-1] = self.r.mean()
+        if self.model.y_range is None: self.means[1][-1] = self.ratings.mean()
         self.objectives = [] # after each half
 
     def objective(self):
-        "What every half lowers"
+        "What every half lowers, and the mean squared error"
         xs = table_vectors(self.model)
         penalty = sum((x - m).double().square().sum() for x,m in zip(xs, self.means)) * self.penalty
-        miss = torch.cat([self.model(u, i).double() - r.double() for u,i,r in zip(*(o.split(2**20) for o in (*self.rows, self.r)))])
-        return float((miss.square().sum() + penalty) / 2),float(miss.square().mean())
+        parts = zip(*(o.split(2**20) for o in (*self.rows, self.ratings)))
+        residual = torch.cat([self.model(u, i).double() - r.double() for u,i,r in parts])
+        return float((residual.square().sum() + penalty) / 2),float(residual.square().mean())
+
+    def solve(self, side):
+        "Vectors of one side, 0 for users and 1 for items, given the other's"
+        xs = table_vectors(self.model)
+        own,other = xs[side],xs[1-side]
+        prior = Gaussian(self.means[side], self.penalty * torch.eye(own.shape[1], device=own.device))
+        offsets = other[self.rows[1-side], -1]
+        xs[side] = laplace_posterior(self.groups[side], augment(other), offsets, self.ratings, prior, 1., self.model.y_range, 'mean', own)
+        return xs
 
     def train_epoch(self):
-        for j in range(2):
-            xs = table_vectors(self.model)
-            other,eye = xs[1-j],torch.eye(xs[j].shape[1], device=xs[j].device)
-            xs[j] = posterior_link(self.groups[j], with_one(other), other[self.rows[1-j], -1], self.r, Gaussian(self.means[j], self.penalty * eye), 1., self.model.y_range, 'mean', xs[j])
-            _write(self.model, *xs)
-            self.objectives.append(self.objective()[0])
-        return self.objective()[1]
+        for side in range(2):
+            write_tables(self.model, *self.solve(side))
+            now,error = self.objective()
+            self.objectives.append(now)
+        return error
+
+# %% ../../nbs/bayes/06_engines.ipynb #c3555ee1
+class KeptSamples:
+    "Samples of a walk: their mean, predictions of some pairs one by one, and as many samples as memory allows, evenly thinned"
+    def __init__(self,
+        watched:tuple, # Users and items of pairs whose predictions are written down [n] each
+        thin:int # One sample of so many is kept
+    ):
+        self.watched,self.thin = watched,thin
+        self.states,self.chain,self.count,self.sums = [],[],0,None
+
+    def add(self, state, predictions):
+        "Let a sample count"
+        if self.count % self.thin == 0: self.states.append(state)
+        self.count += 1
+        self.chain.append(predictions.cpu())
+        self.sums = [state.users, state.items] if self.sums is None else [a + b for a,b in zip(self.sums, (state.users, state.items))]
+
+    def mean(self):
+        "Mean of both sides' vectors"
+        return [o / self.count for o in self.sums]
+
+def how_thin(sampler, sweeps, keep, memory):
+    "One sample of how many is kept, so that at most `keep` are, in `memory` bytes"
+    s = sampler
+    numbers = s.user.x.numel() + s.item.x.numel() + len(s.user_noise) + len(s.item_noise) + sum(len(e.levels) for e in s.effects)
+    return math.ceil(max(1, sweeps) / max(1, min(keep, memory // (4 * numbers))))
+
+def watched_pairs(sampler, n=200):
+    "Pairs that are no ratings: the user of one, the item of another"
+    pick = torch.randperm(len(sampler.y), generator=torch.Generator().manual_seed(0))[:n].to(sampler.y.device)
+    return sampler.users[pick],sampler.items[pick.flip(0)]
 
 # %% ../../nbs/bayes/06_engines.ipynb #adb237e0
 def _features(gibbs, dls):
@@ -101,13 +148,20 @@ def _features(gibbs, dls):
     sides = (c.user, c.users, t.users, t.items, c.item), (c.item, c.items, t.items, t.users, c.user)
     for blocks,(vocab,frame,rows,cols,other) in zip(res, sides):
         if gibbs.metadata and frame is not None: blocks.append(metadata_features(frame, vocab.ids)[0])
-        if gibbs.who_rated: blocks.append(rated_by(rows, cols, len(vocab), len(other)))
+        if gibbs.who_rated: blocks.append(interaction_features(rows, cols, len(vocab), len(other)))
     return res
 
-def _levels(gibbs, t, known=None):
-    "Of each width of `time_bins`, the levels of the rows of table `t`, and the levels"
-    if gibbs.time_bins and t.times is None: raise ValueError("time_bins: the loaders carry no times. Pass time_name to CFDataLoaders.from_df, or leave time_bins out.")
-    return [time_levels(t.users, t.times, w, k) for w,k in zip(gibbs.time_bins, known or [None] * len(gibbs.time_bins))]
+def _levels(gibbs, table, known=None):
+    "Of each width of `time_bins`, the levels of a table's rows, and the levels"
+    if gibbs.time_bins and table.times is None:
+        raise ValueError("time_bins: the loaders carry no times. Pass time_name to CFDataLoaders.from_df, or leave time_bins out.")
+    return [time_levels(table.users, table.times, w, k) for w,k in zip(gibbs.time_bins, known or [None] * len(gibbs.time_bins))]
+
+def _check_can_sample(dls, model):
+    "Raise where the sampler's model does not fit"
+    if model.y_range is not None:
+        raise ValueError(f"Gibbs: the sampler's ratings are Gaussian, and this model has y_range={model.y_range}. Make it with cf_learner(dls), without y_range.")
+    if dls.valid_ds is not None and dls.valid.shuffle: raise ValueError("Gibbs: the validation loader is shuffled. Make the loaders without val_shuffle.")
 
 # %% ../../nbs/bayes/06_engines.ipynb #90eda7b7
 class Gibbs(EpochEngine):
@@ -127,86 +181,94 @@ class Gibbs(EpochEngine):
 
     def begin(self):
         m,dls = self.model,self.dls
-        if m.y_range is not None: raise ValueError(f"Gibbs: the sampler's ratings are Gaussian, and this model has y_range={m.y_range}. Make it with cf_learner(dls), without y_range.")
+        _check_can_sample(dls, m)
         t,v,c,device = dls.train_ds,dls.valid_ds,dls.catalog,m.user_bias.weight.device
-        if v is not None and dls.valid.shuffle: raise ValueError("Gibbs: the validation loader is shuffled. Make the loaders without val_shuffle.")
-        users,items = _features(self, dls)
-        levels = _levels(self, t)
+        (users,items),levels = _features(self, dls),_levels(self, t)
         self.known = [k for _,k in levels]
-        self.sampler = Sampler(t.users.to(device), t.items.to(device), t.ratings.to(device), len(c.user), len(c.item), m.user_weight.weight.shape[1],
-                               users, items, [o for o,_ in levels], Priors(noise_shape=self.noise_shape), seed=self.seed)
-        if m.user_weight.weight.std() > .02: self.sampler.start(*table_vectors(m)) # else nobody has trained them
+        s = self.sampler = Sampler(t.users.to(device), t.items.to(device), t.ratings.to(device), len(c.user), len(c.item), m.user_weight.weight.shape[1],
+                                   users, items, [o for o,_ in levels], Hyperpriors(noise_shape=self.noise_shape), seed=self.seed)
+        if m.user_weight.weight.std() > .02: s.start(*table_vectors(m)) # else nobody has trained them
         self.rows = [o.long().to(device) for o in (v.users, v.items)]
         self.codes = [o.to(device) for o,_ in _levels(self, v, self.known)]
-        self.start_keeping()
+        self.burn,self.total,self.now = ifnone(self.burn_in, self.n_epoch // 5),0.,None
+        self.samples = KeptSamples(watched_pairs(s), how_thin(s, self.n_epoch - self.burn, self.keep, self.memory))
 
-    def start_keeping(self):
-        "Empty the store, and choose how to thin"
-        s,self.burn = self.sampler,ifnone(self.burn_in, self.n_epoch // 5)
-        size = 4 * (s.user.x.numel() + s.item.x.numel() + len(s.user_noise) + len(s.item_noise) + sum(len(e.levels) for e in s.effects))
-        self.thin = math.ceil(max(1, self.n_epoch - self.burn) / max(1, min(self.keep, self.memory // size)))
-        self.states,self.chain,self.counted,self.total,self.sums = [],[],0,0.,0.
-        n = len(s.y)
-        pick = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:200]
-        other = pick.flip(0) # pairs that are no ratings: the user of one, the item of another
-        self.watched = s.users[pick.to(s.y.device)],s.items[other.to(s.y.device)]
+    def predictions(self, state, rows, codes):
+        "What a sample says of some pairs, in stars"
+        return state.scores(*rows, codes)[0] * self.sampler.sd + self.sampler.mean
 
     def train_epoch(self):
         s = self.sampler
         loss,state = s.sweep() * s.sd**2,s.state()
-        _write(self.model, *s.tables(state.users, state.items))
-        self.now = state.scores(*self.rows, self.codes)[0] * s.sd + s.mean
+        write_tables(self.model, *s.tables(state.users, state.items))
+        self.now = self.predictions(state, self.rows, self.codes)
         if self.epoch >= self.burn: self.count(state)
         return loss
 
-    def count(self,
-        state # The present sample
-    ):
+    def count(self, state):
         "Let a sample count"
-        s,self.counted = self.sampler,self.counted + 1
+        unseen = [torch.full_like(self.samples.watched[0], -1)] * len(self.codes)
+        self.samples.add(state, self.predictions(state, self.samples.watched, unseen))
         self.total = self.total + self.now
-        self.sums = [a + b for a,b in zip(self.sums, (state.users, state.items))] if self.counted > 1 else [state.users, state.items]
-        self.chain.append((state.scores(*self.watched, [torch.full_like(self.watched[0], -1)] * len(self.codes))[0] * s.sd + s.mean).cpu())
-        if (self.counted - 1) % self.thin == 0: self.states.append(state)
 
-    def before_validate(self): self.at = 0
-    def after_pred(self):
-        if not self.active or self.training or self.dl is not self.dls.valid: return
-        avg = self.total / self.counted if self.counted else self.now
-        n = len(self.learn.pred)
-        self.learn.pred,self.at = avg[self.at:self.at+n],self.at + n
+# %% ../../nbs/bayes/06_engines.ipynb #90eda7b8
+@patch
+def before_validate(self:Gibbs): self.at = 0
 
-    def after_fit(self):
-        if not getattr(self, 'active', False): return
-        self.active = False
-        if not hasattr(self, 'now'): return
-        if not self.counted: self.count(self.sampler.state())
-        self.learn.posterior = Posterior(self.dls, self.sampler, self.states, torch.stack(self.chain), self.time_bins, self.known)
-        _write(self.model, *self.sampler.tables(*_point_tables(self)))
+@patch
+def after_pred(self:Gibbs):
+    "Predictions of validation rows: the average of the samples that count"
+    if not self.active or self.now is None or self.training or self.dl is not self.dls.valid: return
+    n,avg = len(self.learn.pred),self.total / self.samples.count if self.samples.count else self.now
+    self.learn.pred,self.at = avg[self.at:self.at+n],self.at + n
+
+@patch
+def after_fit(self:Gibbs):
+    "Leave a point estimate in the tables, and the samples as the learner's posterior"
+    if not self.active: return
+    self.active = False
+    if self.now is None: return # no sweep was finished
+    if not self.samples.count: self.count(self.sampler.state())
+    write_tables(self.model, *self.sampler.tables(*point_tables(self.sampler, self.samples)))
+    kept = self.samples
+    self.learn.learned.keep('posterior', Posterior(self.dls, self.sampler, kept.states, torch.stack(kept.chain), self.time_bins, self.known))
 
 # %% ../../nbs/bayes/06_engines.ipynb #93ce214b
 def _conditional_means(s):
     "Means of both sides' vectors given the last sample"
-    y,noise = s.y - s._effects(),s._precisions()
-    u = posterior(s.user.groups, with_one(s.item.x), y - s.item.x[s.items, -1], s.user.prior(), noise)
-    return u,posterior(s.item.groups, with_one(u), y - u[s.users, -1], s.item.prior(), noise)
+    y,noise = s.y - s.effect_sums(),s.noise_precisions()
+    u = posterior(s.user.groups, augment(s.item.x), y - s.item.x[s.items, -1], s.user.prior(), noise)
+    return u,posterior(s.item.groups, augment(u), y - u[s.users, -1], s.item.prior(), noise)
 
 def _mean_product(states, k):
     "Vectors of `k` factors whose products are nearest the mean of the samples' products (Eckart & Young 1936)"
     states = states[::math.ceil(len(states) / 30)]
-    qs,rs = zip(*(torch.linalg.qr(torch.cat([getattr(o, side)[:, :-1] for o in states], 1)) for side in ('users', 'items')))
-    a,s,b = torch.linalg.svd(rs[0] @ rs[1].T / len(states), full_matrices=False)
-    pad = max(0, k - len(s))
-    both = [nn.functional.pad(q @ (m[:, :k] * s[:k].sqrt()), (0, pad)) for q,m in zip(qs, (a, b.T))]
-    return [torch.cat([x, torch.stack([getattr(o, side)[:, -1] for o in states]).mean(0)[:, None]], 1) for x,side in zip(both, ('users', 'items'))]
+    factors = [torch.cat([getattr(o, side)[:, :-1] for o in states], 1) for side in ('users', 'items')]
+    (q_users,r_users),(q_items,r_items) = (torch.linalg.qr(o) for o in factors)
+    a,s,b = torch.linalg.svd(r_users @ r_items.T / len(states), full_matrices=False)
+    pad,root = max(0, k - len(s)),s[:k].sqrt()
+    res = []
+    for side,q,m in (('users', q_users, a), ('items', q_items, b.T)):
+        bias = torch.stack([getattr(o, side)[:, -1] for o in states]).mean(0)
+        res.append(torch.cat([nn.functional.pad(q @ (m[:, :k] * root), (0, pad)), bias[:, None]], 1))
+    return res
 
-def _point_tables(gibbs):
+def point_tables(sampler, samples):
     "The point estimate whose predictions are nearest the posterior's"
-    s = gibbs.sampler
-    score = lambda u, i: ((u[:, :-1] * i[:, :-1]).sum(1) + u[:, -1] + i[:, -1]).cpu() * s.sd + s.mean
-    target = torch.stack(gibbs.chain).mean(0)
-    tables = [[o / gibbs.counted for o in gibbs.sums], _conditional_means(s), _mean_product(gibbs.states, s.user.k - 1)]
-    return min(tables, key=lambda o: float((score(*(x[r] for x,r in zip(o, gibbs.watched))) - target).square().mean()))
+    users,items = samples.watched
+    def error(tables):
+        u,i = tables[0][users],tables[1][items]
+        score = (u[:, :-1] * i[:, :-1]).sum(1) + u[:, -1] + i[:, -1]
+        return float((score.cpu() * sampler.sd + sampler.mean - torch.stack(samples.chain).mean(0)).square().mean())
+    return min(samples.mean(), _conditional_means(sampler), _mean_product(samples.states, sampler.user.k - 1), key=error)
+
+# %% ../../nbs/bayes/06_engines.ipynb #15a6daf2
+@patch(as_prop=True)
+def posterior(self:CFLearner) -> Posterior:
+    "What a sampler left, as long as the tables are those it left"
+    if 'posterior' in self.learned: return self.learned.get('posterior')
+    raise AttributeError("posterior: there is none of these tables. Call learn.sample_posterior(), or fit with cbs=Gibbs(); "
+                         "a fit afterwards changes the tables.")
 
 # %% ../../nbs/bayes/06_engines.ipynb #86d747fb
 @patch

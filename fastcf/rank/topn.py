@@ -64,7 +64,7 @@ def strike_seen(scores, rows, seen):
 
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
-    c,prior,out = learn.dls.catalog,learn.priors.get(True),learn.dls.counts() < max(1, min_ratings)
+    c,prior,out = learn.dls.catalog,learn.learned.prior('item'),learn.dls.counts() < max(1, min_ratings)
     ids = listed(items) if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
     rows = learn.dls.rows_with_ratings(ids, True, 'error' if prior is None else 'nan')
     if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
@@ -89,7 +89,7 @@ class _Lists:
     def __init__(self, learn, catalog, out, exclude_seen, order):
         self.learn,self.model,self.order,self.n = learn,learn.model,order,len(out)
         self.out,self.seen = out.nonzero()[:, 0],learn.dls.seen if exclude_seen else None
-        self.complete = learn._new_scorer(catalog.item) if learn.priors else None
+        self.complete = learn.learned.newcomers.scorer(catalog.item) if learn.learned.newcomers is not None else None
         if order == 'rating': return
         self.choice = c = learn.choice # a row of no choices is taken for an average one
         self.users = torch.cat([c.users, c.users.mean(0, keepdim=True)])
@@ -167,7 +167,7 @@ def _who(learn, users, unknown):
     if unknown not in UNKNOWN: raise ValueError(f"unknown: expected one of {', '.join(map(repr, UNKNOWN))}, got {unknown!r}")
     if users is None: users = learn.dls.catalog.user[np.flatnonzero(learn.dls.counts(False).numpy())]
     users = listed(users)
-    rows = learn.dls.rows_with_ratings(users, False, 'error' if unknown == 'error' and False not in learn.priors else 'nan')
+    rows = learn.dls.rows_with_ratings(users, False, 'error' if unknown == 'error' and learn.learned.prior('user') is None else 'nan')
     return users,torch.as_tensor(rows)
 
 def _for_unknown(learn, ids, unknown, k, out, order):
@@ -198,7 +198,7 @@ def recommend(self:CFLearner,
     c,out = _choices(self, items, min_ratings)
     order = _order(self, rank_by)
     lists,tops = _Lists(self, c, out, exclude_seen, order),[]
-    known = torch.arange(len(rows)) if False in self.priors else (rows >= 0).nonzero()[:, 0]
+    known = torch.arange(len(rows)) if self.learned.prior('user') is not None else (rows >= 0).nonzero()[:, 0]
     for at in blocks_of(known, len(out)): tops.append(lists.top([users[j] for j in at], rows[at], min(k, len(out))))
     if not tops: tops.append(lists.top([], rows[:0], min(k, len(out))))
     cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
