@@ -153,7 +153,7 @@ class Hard(Uniform):
 
     def sample(self, users, items, score=None):
         res,counts = super().sample(users, items)
-        best = score(users[:, None].expand_as(res), res).masked_fill(~counts, -torch.inf).sort(1, descending=True, stable=True).indices[:, :self.keep]
+        best = score(users[:, None].expand_as(res), res).masked_fill(~counts, -torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :self.keep]
         return res.gather(1, best),counts.gather(1, best)
 
 # %% ../../nbs/rank/07_losses.ipynb #c505ef11
