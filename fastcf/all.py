@@ -13,11 +13,14 @@ from fastai.collab import *
 from .core import *
 from .data.sources import *
 from .data.vocab import *
+from .data.files import *
 from .data.columns import *
 from .data.checks import *
 from .data.splits import *
 from .data.features import *
 from .data.interactions import *
+from .data.batches import *
+from .data.histories import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
