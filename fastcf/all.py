@@ -58,5 +58,8 @@ from .serve.recommender import *
 from .serve.files import *
 from .serve.checkpoint import *
 from .scale.rowwise import *
+from .scale.fused import *
+from .scale.stream import *
+from .scale.distributed import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
