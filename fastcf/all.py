@@ -13,11 +13,14 @@ from fastai.collab import *
 from .core import *
 from .data.sources import *
 from .data.vocab import *
+from .data.files import *
 from .data.columns import *
 from .data.checks import *
 from .data.splits import *
 from .data.features import *
 from .data.interactions import *
+from .data.batches import *
+from .data.histories import *
 from .data.loaders import *
 from .learn.model import *
 from .learn.optim import *
@@ -59,5 +62,8 @@ from .serve.recommender import *
 from .serve.files import *
 from .serve.checkpoint import *
 from .scale.rowwise import *
+from .scale.fused import *
+from .scale.stream import *
+from .scale.distributed import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
