@@ -28,6 +28,7 @@ from .learn.look import *
 from .learn.lr_finder import *
 from .watch.tables import *
 from .watch.sinks import *
+from .watch.history import *
 from .watch.embedding_stats import *
 from .bayes.posterior import *
 from .bayes.foldin import *

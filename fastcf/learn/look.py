@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 from ..core import label_points
+from .model import require
 from .learner import CFLearner
 
 # %% ../../nbs/learn/04_look.ipynb #3576d6fe
@@ -23,12 +24,12 @@ def biases(self:CFLearner,
     min_ratings:int=1 # Leave out those with fewer training ratings
 ) -> pd.DataFrame: # id, title if there is one, bias, rating_count; highest bias first
     "The biases of one side"
-    c,m = self.dls.catalog,self.model
-    vocab,table = (c.item, m.item_bias) if is_item else (c.user, m.user_bias)
+    c,side = self.dls.catalog,'item' if is_item else 'user'
+    vocab,values = getattr(c, side),require(self.model, 'biases', 'biases')(side)
     rows = np.arange(len(vocab))
     cols = {vocab.name: vocab.ids}
     if is_item and (titles := c.titles(rows)) is not None: cols['title'] = titles
-    df = pd.DataFrame(cols | dict(bias=table.weight.squeeze(1).float().cpu().numpy(), rating_count=self.dls.counts(is_item).numpy()))
+    df = pd.DataFrame(cols | dict(bias=values.float().cpu().numpy(), rating_count=self.dls.counts(is_item).numpy()))
     return df[df.rating_count >= max(1, min_ratings)].sort_values('bias', ascending=False, kind='stable', ignore_index=True)
 
 @patch
@@ -37,9 +38,9 @@ def factors(self:CFLearner,
     is_item:bool=True # Of items, or of users
 ) -> pd.DataFrame: # One row an id, one column a factor
     "The factors of one side"
-    c,m = self.dls.catalog,self.model
-    vocab,table = (c.item, m.item_weight) if is_item else (c.user, m.user_weight)
-    return pd.DataFrame(table.weight.float().cpu().numpy(), index=vocab.ids.rename(vocab.name))
+    c,side = self.dls.catalog,'item' if is_item else 'user'
+    vocab,vectors = getattr(c, side),require(self.model, f'{side}_vectors', 'factors')()
+    return pd.DataFrame(vectors.float().cpu().numpy(), index=vocab.ids.rename(vocab.name))
 
 # %% ../../nbs/learn/04_look.ipynb #992e4d71
 @patch
@@ -52,7 +53,7 @@ def plot_map(self:CFLearner,
     if ax is None: _,ax = plt.subplots(figsize=(9, 7))
     c = self.dls.catalog
     rows = self.dls.counts().argsort(descending=True, stable=True)[:n]
-    x = self.model.item_weight.weight.detach().float().cpu()[rows]
+    x = require(self.model, 'item_vectors', 'plot_map')().detach().float().cpu()[rows]
     _,_,v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     xy = ((x - x.mean(0)) @ v[:2].T).numpy()
     ax.scatter(*xy.T, s=8, color='C1')

@@ -21,7 +21,6 @@ from fastcore.basics import patch
 from ..core import show_progress
 from .learner import CFLearner
 from ..core import check_count
-from .model import EmbeddingDotBias
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #6a96070d
 @contextmanager
@@ -285,7 +284,7 @@ def _check_fit(epochs, schedule, runs):
     check_count('epochs', epochs); check_count('runs', runs)
     if schedule not in _schedules((.9,)*3): raise ValueError(f"schedule: expected one of {', '.join(map(repr, _schedules((.9,)*3)))}, got {schedule!r}")
 
-def _factor_count(model): return model.user_weight.weight.shape[1] if isinstance(model, EmbeddingDotBias) else 50
+def _factor_count(model): return model.item_vectors().shape[1] if callable(getattr(model, 'item_vectors', None)) else 50
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #4c461101
 @patch

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from .model import score_pairs
 from .learner import CFLearner
 
 # %% ../../nbs/learn/03_predict.ipynb #bed02d39
@@ -59,11 +60,11 @@ def predict(self:CFLearner,
     if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
     df,single = id_pairs(self, users, items)
     rows = [self.dls.rows_with_ratings(df.iloc[:, j], j == 1, 'nan' if j in self.priors else unknown) for j in range(2)]
-    ok,device = (rows[0] >= 0) & (rows[1] >= 0),self.model.user_bias.weight.device
+    ok,spread = (rows[0] >= 0) & (rows[1] >= 0),interval is not None or return_std
     preds,std = np.full((2, len(df)), np.nan, dtype='float32')
-    spread,(u,i) = interval is not None or return_std,(torch.as_tensor(r[ok]).split(2**18) for r in rows)
-    if ok.any(): preds[ok] = torch.cat([self.model(a.to(device), b.to(device)).float().cpu() for a,b in zip(u, i)]).numpy()
-    if ok.any() and spread: std[ok] = self.prediction_std(*(torch.as_tensor(r[ok]) for r in rows))
+    known = [torch.as_tensor(r[ok]) for r in rows]
+    if ok.any(): preds[ok] = score_pairs(self.model, *known).numpy()
+    if ok.any() and spread: std[ok] = self.prediction_std(*known)
     if self.priors and not ok.all(): preds[~ok],std[~ok] = self._predict_new(df[~ok], spread)
     if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
-    return add_spread(df.assign(prediction=preds), std, interval, return_std, self.model.y_range)
+    return add_spread(df.assign(prediction=preds), std, interval, return_std, getattr(self.model, 'y_range', None))
