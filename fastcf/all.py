@@ -45,6 +45,7 @@ from .serve.format import *
 from .serve.recommender import *
 from .serve.files import *
 from .serve.checkpoint import *
+from .serve.pickles import *
 from .scale.rowwise import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
