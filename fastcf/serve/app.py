@@ -16,6 +16,7 @@ import torch
 from ..core import RatingsError,UnknownIdError
 from .format import RecommenderFileError,from_json,parse_json,to_json
 from .recommender import Recommender
+import fastcf.serve.interviews
 from .page import PAGE,SCRIPT,STYLE
 
 # %% ../../nbs/serve/06_app.ipynb #45bb4079
@@ -113,16 +114,45 @@ def _fold_in(r, ratings, k, min_ratings, explain):
     if explain and len(df): res['why'] = records(new.explain(df[r.item.vocab.name].iloc[0]))
     return res
 
+def _choices(r):
+    "Ratings to choose from: those that were given in training if they are few, else five from the lowest to the highest"
+    values = r.parts['interview']['values'].tolist() if 'interview' in r.parts else []
+    return values if 0 < len(values) <= 10 else np.linspace(*r.limits, 5).round(2).tolist()
+
+_STATE = dict(page_size=int, pages=int, strategy=str, about=dict, min_gain=(int, float), seed=int, proxies=type(None), log=list)
+
+def _check_state(r, text):
+    "Raise unless the text is an interview as `to_json` writes it, with replies that the recommender could have been given"
+    wrong = BadRequest(422, "state: not the text that the last answer had in 'state'")
+    try: d = parse_json(text)
+    except (ValueError, RecursionError): raise wrong from None
+    if not isinstance(d, dict) or set(d) != set(_STATE) or not all(isinstance(d[k], t) and type(d[k]) is not bool for k,t in _STATE.items()): raise wrong
+    if d['about'] or d['strategy'] not in ('adaptive', 'seen', 'popular') or not (0 < d['page_size'] <= MOST['k'] and 0 < d['pages'] <= MOST['k'] and 0 <= d['seed'] < 2**31 and 0 <= d['min_gain'] < 1e6): raise wrong
+    if len(d['log']) > MOST['ids']: raise wrong
+    for entry in d['log']:
+        if not (isinstance(entry, list) and len(entry) == 2): raise wrong
+        what,content = entry
+        if what == 'skip' and content is None: continue
+        if what in ('page', 'retract') and isinstance(content, list) and content: r.item.vocab.encode(_ids(content, 'state'))
+        elif what in ('answer', 'reply') and isinstance(content, list): _check_replies(r, _ratings(content, 'state'))
+        else: raise wrong
+
+def _check_replies(r, replies):
+    "Raise unless the ratings are on the scale"
+    lo,hi = r.limits
+    for i,v in replies.items():
+        if v is not None and not lo <= v <= hi: raise BadRequest(422, f"replies: {i!r:.80} has {v!r:.80}; expected a rating from {lo:g} to {hi:g}, or null for what was not seen")
+    if replies: r.item.vocab.encode(list(replies))
+
 def _interview(r, state, replies, page_size, pages, k):
-    try: iv = r.interview(page_size=page_size, pages=pages) if state is None else r.interview(state=state)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError) as e:
-        if isinstance(e, UnknownIdError): raise
-        raise BadRequest(422, "state: not the text that the last answer had in 'state'") from None
-    if state is not None: iv.answer(replies)
-    elif replies: raise BadRequest(422, "replies: there is no page to reply to without a state")
+    if state is None and replies: raise BadRequest(422, "replies: there is no page to reply to without a state")
+    if state is not None: _check_state(r, state)
+    _check_replies(r, replies)
+    iv = r.interview(page_size, pages) if state is None else r.interview(state=state)
+    if state is not None and iv.open_page is not None: iv.answer(replies)
     page = iv.next_page()
-    df = iv.recommend(k)
-    return dict(state=iv.to_json(), page=[] if page is None else records(page), done=page is None, number=iv.page_count + (page is not None), pages=iv.pages, recommendations=records(df))
+    return dict(state=iv.to_json(), page=[] if page is None else records(page.drop(columns='reply', errors='ignore')), done=page is None, number=iv.page_count + (page is not None), pages=iv.pages,
+                choices=_choices(r), recommendations=records(iv.recommend(k)))
 
 ANSWERS = {'/predict': _predict, '/recommend': _recommend, '/similar': _similar, '/fold-in': _fold_in, '/interview': _interview}
 

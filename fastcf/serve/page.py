@@ -49,21 +49,21 @@ button:disabled { border-color: var(--line); cursor: default; opacity: .6; }
 # %% ../../nbs/serve/05_page.ipynb #665ee43a
 SCRIPT = """'use strict';
 const at = id => document.getElementById(id);
-let state = null, page = [], name = null;
+let state = null, page = [], name = null, choices = [];
 function make(tag, words, more) { const e = document.createElement(tag); e.textContent = words; return Object.assign(e, more || {}); }
 function card(row, j) {
   const box = make('fieldset', ''), title = String(row.title ?? row[name]) + (row.year == null ? '' : ' (' + row.year + ')');
   box.append(make('legend', title));
-  for (const [words, value] of [['1', 1], ['2', 2], ['3', 3], ['4', 4], ['5', 5], ['not seen', '']]) {
-    const label = make('label', ''), input = make('input', '', {type: 'radio', name: 'q' + j, value: String(value)});
-    input.setAttribute('aria-label', (value === '' ? 'not seen' : value === 1 ? '1 star' : value + ' stars') + ', ' + title);
+  for (const value of [...choices, '']) {
+    const words = value === '' ? 'not seen' : String(value), label = make('label', ''), input = make('input', '', {type: 'radio', name: 'q' + j, value: String(value)});
+    input.setAttribute('aria-label', (value === '' ? words : words + (value === 1 ? ' star' : ' stars')) + ', ' + title);
     label.append(input, make('span', value === '' ? words : words + ' ★'));
     box.append(label);
   }
   return box;
 }
 function show(d) {
-  state = d.state; page = d.page;
+  state = d.state; page = d.page; choices = d.choices;
   name = page.length ? Object.keys(page[0])[0] : name;
   at('cards').replaceChildren(...page.map(card));
   at('progress').textContent = d.done ? 'Done. Thank you!' : 'Page ' + d.number + ' of ' + d.pages;

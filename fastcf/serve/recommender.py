@@ -81,9 +81,10 @@ class Recommender:
         item:Side, # Items
         seen:tuple, # Offsets int64 [users+1] and items int32 [n]: user `u` rated `items[offsets[u]:offsets[u+1]]`
         info:dict, # What `recommender.json` says: y_range, limits, versions, metrics ...
-        metadata:pd.DataFrame|None=None # Of items, by id
+        metadata:pd.DataFrame|None=None, # Of items, by id
+        parts:dict|None=None # Tensors of other parts, by name: 'interview'
     ):
-        self.user,self.item,self.seen,self.info,self.items = user,item,seen,info,metadata
+        self.user,self.item,self.seen,self.info,self.items,self.parts = user,item,seen,info,metadata,parts or {}
         self.y_range,self.limits = (None if info[k] is None else tuple(info[k]) for k in ('y_range', 'limits'))
 
     def __repr__(self):
@@ -348,6 +349,15 @@ def side_tensors(
     if attached is not None: res |= {'attached_mean': [attached, k], 'attached_times': [attached], 'attached_precision': [k, k], 'every_mean': [k], 'every_precision': [k, k]}
     return {f'{name}.{o}': ('float32', shape) for o,shape in res.items()} | {f'{name}.counts': ('int64', [count])}
 
+def interview_shapes(
+    count, # Items
+    k # Length of a vector
+) -> dict: # Name to dtype and shape
+    "The tensors of an interview; the number of habits is whatever it is"
+    shapes = dict(audiences=[count, None], habits_mean=[None], habits_precision=[None, None], offsets=[count], noise=[count], popularity=[count],
+                  f_mean=[None], x_mean=[k], weight=[None, k], residual=[k, k], values=[None])
+    return {name: ('float32', shape) for name,shape in shapes.items()}
+
 def _check_info(f, d):
     "Raise unless `recommender.json` says what it has to"
     name,number = 'recommender.json',lambda o: type(o) in (int, float) and np.isfinite(o)
@@ -418,8 +428,23 @@ def _read(f):
     _check_tables(f, d, t)
     try: items = None if ids['items'] is None else frame_from_json(ids['items'])
     except Exception as e: raise f.fault('ids.json', f"the metadata of items cannot be read ({type(e).__name__}: {e})") from None
+    parts = {}
+    if 'interview.safetensors' in d['parts']: parts['interview'] = _interview(f, d)
     if items is not None and items.index.has_duplicates: raise f.fault('ids.json', "the metadata of items has an id twice")
-    return Recommender(_side(f, d, t, ids, 'user'), _side(f, d, t, ids, 'item'), (t['seen.offsets'], t['seen.items']), d, items)
+    return Recommender(_side(f, d, t, ids, 'user'), _side(f, d, t, ids, 'item'), (t['seen.offsets'], t['seen.items']), d, items, parts)
+
+def _interview(f, d):
+    "The tensors of an interview, checked"
+    name = 'interview.safetensors'
+    t = f.read_tensors(name, interview_shapes(d['item']['count'], d['factor_count'] + 1))
+    h = len(t['habits_mean'])
+    sizes = t['audiences'].shape[1],*t['habits_precision'].shape,len(t['f_mean']),len(t['weight'])
+    if h == 0 or set(sizes) != {h} or not len(t['values']): raise f.fault(name, "its tensors do not fit one another")
+    for k,o in t.items():
+        if not o.isfinite().all(): raise f.fault(name, f"{k!r} holds numbers that are not finite")
+    definite = lambda o: bool((torch.linalg.cholesky_ex(o.double())[1] == 0).all())
+    if not (definite(t['habits_precision']) and definite(t['residual']) and (t['noise'] > 0).all()): raise f.fault(name, "a precision or a variance is not positive")
+    return t
 
 @patch(cls_method=True)
 def load(cls:Recommender,
