@@ -52,6 +52,7 @@ from .interview.simulate import *
 from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
+from .serve.interviews import *
 from .serve.files import *
 from .serve.checkpoint import *
 from .serve.pickles import *

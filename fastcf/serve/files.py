@@ -21,6 +21,7 @@ from ..data.vocab import Vocab
 from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
 from ..bayes.foldin import row_prior,table_vectors
+from ..rank.ials import IALS # learn.choice
 from ..interview.questions import Interviewer
 from .format import frame_to_json,to_json,values_to_json,write_folder
 from .recommender import FORMAT,VERSION
@@ -149,7 +150,7 @@ def _described(learn, sides, metrics):
     return dict(format=FORMAT, version=VERSION, made=made, user=sides[0], item=sides[1], rating_name=str(learn.dls.catalog.rating_name), factor_count=m.user_weight.weight.shape[1],
                 seen_count=len(learn.dls.seen[1]), y_range=None if m.y_range is None else list(m.y_range), limits=limits, metrics=ifnone(metrics, _recorded(learn)),
                 settings={k: v if isinstance(v, (int, float, str, type(None))) else str(v) for k,v in settings.items()},
-                data=dict(rating_count=len(t), fingerprint=data_fingerprint(learn.dls)), parts=[])
+                data=dict(rating_count=len(t), fingerprint=data_fingerprint(learn.dls)), choice=None, parts=[])
 
 @patch
 @torch.no_grad()
@@ -167,6 +168,9 @@ def save_recommender(self:CFLearner,
     ids = user_ids | item_ids | dict(items=None if metadata is None else frame_to_json(metadata))
     info = _described(self, (u, i), metrics)
     more = {'interview.safetensors': interview_tensors(Interviewer(self), self.dls.train_ds.ratings.unique().sort().values[:1000])} if interview else {}
+    c = self.choice
+    more['choice.safetensors'] = dict(users=c.users.float(), items=c.items.float())
+    info['choice'] = dict(unobserved=c.unobserved, penalty=c.penalty, curve=list(map(float, c.curve)), rating_range=list(map(float, c.rating_range)), lowest=float(c.lowest))
     info['parts'] = sorted(more)
     return write_folder(folder, {**more, 'recommender.json': json.dumps(info, indent=1), 'ids.json': json.dumps(ids), 'tables.safetensors': {**user, **item, 'seen.offsets': offsets, 'seen.items': items},
                                  'README.md': _card(info, notes)})

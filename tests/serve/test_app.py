@@ -8,6 +8,7 @@ from fastcf.serve import app as serving
 from fastcf.serve.app import FIELDS, MOST, answer, make_app, main, openapi, records
 from fastcf.serve.recommender import Recommender
 from test_files import make
+from test_site import FLAGS, _needed, axe, chromium
 
 EVIL = ['<script>alert(1)</script>', '<img src=x onerror="alert(2)">', '=cmd()|x', '"quoted" & \u202eright to left', 'long ' * 200]
 
@@ -180,3 +181,36 @@ def test_listens_on_this_machine_alone(address, r):
 def test_the_command_says_what_is_wrong(args, words, capsys):
     with pytest.raises(SystemExit) as e: main(args)
     assert words in str(e.value) + capsys.readouterr().err
+
+# --- the page
+
+@pytest.mark.slow
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_the_page_is_an_interview(chromium, axe, address, scheme):
+    context = chromium.new_context(viewport=dict(width=360 if scheme == 'dark' else 1200, height=900), color_scheme=scheme)
+    page,said = context.new_page(),[]
+    page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None); page.on('dialog', lambda d: said.append(d.message)); page.on('pageerror', lambda e: said.append(str(e)))
+    page.goto(address)
+    page.wait_for_selector('fieldset')
+    first = page.locator('#list li').all_inner_texts()
+    assert page.inner_text('#progress') == 'Page 1 of 3' and len(first) == 5 and page.locator('fieldset').count() == 8
+    titles = page.locator('legend').all_inner_texts()
+    assert any('<script>alert(1)</script>' in t for t in titles) and page.locator('legend img').count() == 0 # text is text
+    page.evaluate(axe)
+    look = "axe.run({resultTypes: ['violations']}).then(r => r.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(v => [v.id, v.help, v.nodes[0].html]))"
+    assert page.evaluate(look) == []
+    page.locator('input').first.focus() # by keyboard alone
+    for _ in range(4): page.keyboard.press('ArrowRight')
+    page.keyboard.press('Tab'); page.keyboard.press('Space')
+    page.keyboard.press('Enter')
+    page.wait_for_function("document.getElementById('progress').textContent === 'Page 2 of 3'")
+    assert page.evaluate("document.activeElement.name") == 'q0' and page.locator('#list li').all_inner_texts() != first
+    for n in (3, 4):
+        page.click('#next')
+        page.wait_for_function(f"document.getElementById('progress').textContent === '{'Done. Thank you!' if n == 4 else 'Page 3 of 3'}'")
+    assert page.is_disabled('#next') and page.evaluate(look) == []
+    page.click('#again')
+    page.wait_for_function("document.getElementById('progress').textContent === 'Page 1 of 3'")
+    assert page.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')
+    context.close()
+    assert said == []
