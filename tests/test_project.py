@@ -1,9 +1,11 @@
 "Facts in one place, notebooks and modules in step, the script"
-import configparser, importlib.metadata, re, shutil, subprocess, sys, tomllib
+import configparser, importlib.metadata, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 import fastcf
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib # Python 3.10; pytest brings it
 
 ROOT = Path(__file__).parent.parent
 from test_structure import rooms
@@ -120,6 +122,22 @@ def test_all_brings_what_fastai_users_expect_and_shadows_one_name():
 def test_importing_the_package_is_quick_because_it_imports_nothing():
     code = "import sys; before = set(sys.modules); import fastcf; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai', 'pandas', 'matplotlib')])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+def test_a_wheel_holds_every_module(tmp_path):
+    "Built from a copy, as what git tracks; imported from where it was unpacked"
+    for p in tracked():
+        if p.relative_to(ROOT).parts[0] in ('fastcf', 'pyproject.toml', 'setup.cfg', 'README.md', 'LICENSE'):
+            to = tmp_path/'src'/p.relative_to(ROOT)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(p, to)
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path/'wheel', tmp_path/'src'], check=True, capture_output=True)
+    wheel, = (tmp_path/'wheel').glob('fastcf-*.whl')
+    subprocess.run([*pip, 'install', '--no-deps', '--no-compile', '--target', tmp_path/'there', wheel], check=True, capture_output=True)
+    assert contents(tmp_path/'there/fastcf', '*.py').keys() == contents(ROOT/'fastcf', '*.py').keys() and (tmp_path/'there/fastcf/py.typed').exists()
+    code = f"import importlib, sys; sys.path.insert(0, {str(tmp_path/'there')!r}); mods = [importlib.import_module(m) for m in {rooms()!r}]; print({{m.__file__.startswith({str(tmp_path/'there')!r}) for m in mods}})"
+    env = {k: v for k,v in os.environ.items() if k != 'PYTHONPATH'}
+    assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout.strip() == '{True}'
 
 # --- the script
 

@@ -25,8 +25,8 @@ def imported(source, module):
 
 def read_imports(root=ROOT):
     "{module: modules that it imports} of the whole package, but for `all`, which imports everything, and `demo`"
-    paths = {'.'.join(p.relative_to(root).with_suffix('').parts): p for p in sorted((root/'fastcf').rglob('*.py')) if not p.stem.startswith('_')}
-    paths = {m: p for m,p in paths.items() if m not in ('fastcf.all', 'fastcf.demo')}
+    module = lambda p: '.'.join(p.relative_to(root).with_suffix('').parts)
+    paths = {module(p): p for p in sorted((root/'fastcf').rglob('*.py')) if not p.stem.startswith('_') and p.stem not in ('all', 'demo')}
     return {m: {n for n in imported(p.read_text(), m) if n in paths and n != m} for m,p in paths.items()}
 
 def wing_of(module):
@@ -125,7 +125,10 @@ def _set(row):
 
 def _box(b, left):
     x = b.x - b.width / 2 - left
-    texts = ''.join(f'<text x="{b.x - left:.0f}" y="{b.y + LINE * (j + 1) + 2:.0f}"{" class=small" if j else ""}>{escape(l)}</text>' for j,l in enumerate(b.lines))
+    texts = ''
+    for j,line in enumerate(b.lines):
+        cls = ' class="small"' if j else ''
+        texts += f'<text x="{b.x - left:.0f}" y="{b.y + LINE * (j + 1) + 2:.0f}"{cls}>{escape(line)}</text>'
     body = f'<rect x="{x:.0f}" y="{b.y:.0f}" width="{b.width:.0f}" height="{b.height}" rx="6"/>{texts}'
     return f'<a href="{escape(b.href)}" class="{b.cls}">{body}</a>' if b.href else f'<g class="{b.cls}">{body}</g>'
 
@@ -143,7 +146,8 @@ def draw(graph, boxes, label):
     every = [b for row in rows for b in row]
     left = min(b.x - b.width / 2 for b in every) - 4
     width,height = max(b.x + b.width / 2 for b in every) + 4 - left,max(b.y + b.height for b in every) + 4
-    tip = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
+    head = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
+    tip = f'<defs><marker id="tip" {head}><path d="M0 0L8 4L0 8z"/></marker></defs>'
     body = ''.join(_arrow(a, left) for a in arrows) + ''.join(_box(b, left) for b in every if b.cls != 'pass')
     size = f'viewBox="0 -4 {width:.0f} {height + 4:.0f}" width="{width:.0f}" height="{height + 4:.0f}"'
     return f'<svg {size} role="group" aria-label="{escape(label)}">{tip}{body}</svg>'
@@ -160,7 +164,8 @@ def wing_map(wing, links, root=ROOT):
     wanted = set().union(*(f for n,f in graph.items() if not n.endswith('…'))) | {n for n in graph if not n.endswith('…')}
     graph = {n: set() if n.endswith('…') else f for n,f in graph.items() if n in wanted}
     if not graph: return ''
-    boxes = {n: Box(n, [n], links.get(n.removesuffix(' …') if n.endswith('…') else f'{wing}.{n}', ''), 'other' if n.endswith('…') else 'room') for n in graph}
+    boxes = {n: Box(n, [n], links.get(f'{wing}.{n}', ''), 'room') for n in graph if not n.endswith('…')}
+    boxes |= {n: Box(n, [n], links.get(n.removesuffix(' …'), ''), 'other') for n in graph if n.endswith('…')}
     return draw(graph, boxes, f'What the rooms of the wing {wing} import')
 
 def wings_map(links, root=ROOT):
@@ -175,4 +180,5 @@ def in_words(wing, root=ROOT):
     "The same as a list, for those who do not look at pictures"
     imports = read_imports(root)
     graph = between_wings(imports) if wing == 'wings' else inside_wing(imports, wing)
-    return ''.join(f"- `{n}` imports {', '.join(f'`{o}`' for o in sorted(found))}\n" for n,found in graph.items() if found and not n.endswith('…'))
+    listed = lambda found: ', '.join(f'`{o}`' for o in sorted(found))
+    return ''.join(f'- `{n}` imports {listed(found)}\n' for n,found in graph.items() if found and not n.endswith('…'))

@@ -1,10 +1,12 @@
 """Pages of the site from nbdev's notebooks: what is shown of each cell, the documentation of what it exports, links, pictures"""
-import configparser, re, tomllib
+import configparser, re
 from base64 import b64decode
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 import nbformat
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib # Python 3.10; pytest brings it
 from .maps import in_words, wing_map, wings_map
 from .names import Names
 from .notebooks import alt_text, directives, html_table, plain_source, png_size
@@ -175,19 +177,19 @@ class Site:
         return {d.removesuffix('/index').replace('/', '.'): a for d,a in docs.items()}
 
     def maps(self, md, page):
-        "Markdown with `<!-- map: wing -->`, and the paragraph that stands there in a plain notebook, replaced by the map of a wing or of all `wings`"
+        "Markdown with `<!-- map: wing -->`, and the paragraph that stands there in a plain notebook, replaced by a map"
         def _one(m):
             links = self.addresses(page)
             svg = wings_map(links) if m[1] == 'wings' else wing_map(m[1], links)
-            about = 'An arrow is an import; those that follow from others are left out.'
-            return f'<figure class="map">{svg}<figcaption>{about} Drawn from the modules as this page was made.</figcaption></figure>' if svg else ''
+            about = 'An arrow is an import; those that follow from others are left out. Drawn from the modules as this page was made.'
+            return f'<figure class="map">{svg}<figcaption>{about}</figcaption></figure>' if svg else ''
         return MAP.sub(_one, md)
 
     def with_rooms(self, md, page):
-        "Markdown with a list of the rooms of the wing, but for those that the page itself links to, after the paragraph where its map stands"
+        "Markdown of an opening page with a place for its map, and after it a list of the rooms that the page itself does not link to"
         if not page.is_opening: return md
         own = [c.source for c in page.cells if c.cell_type == 'markdown']
-        if md == own[-1].strip() and not any(map(MAP.search, own)): md += f'\n\n<!-- map: {page.doc.partition("/")[0]} -->' # at the end, if no place is given
+        if md == own[-1].strip() and not any(map(MAP.search, own)): md += f'\n\n<!-- map: {page.doc.partition("/")[0]} -->'
         rooms = [p for p in self.pages if p.section == page.section and p != page and f']({p.path.name}' not in ''.join(own)]
         listed = ''.join(f'- [{p.own_title}]({p.path.name}): {p.summary}\n' for p in rooms)
         return MAP.sub(lambda m: f'{m[0]}\n\n{listed}', md)
@@ -278,9 +280,10 @@ class Site:
 
     def markdown(self, page):
         "A page as plain Markdown"
-        md,url = '',self.settings['site']
+        md,address = '',lambda doc, anchor: f"{doc}.html{''.join(anchor.partition('#')[1:])}"
         for kind,o in self.cells_of(page, {}):
-            if kind == 'prose': md += self.links(MAP.sub(lambda m: in_words(m[1]), self.with_rooms(o, page)), page, lambda doc, anchor: f"{doc}.html{anchor.partition('#')[1] + anchor.partition('#')[2]}") + '\n\n'
+            if kind == 'prose':
+                md += self.links(MAP.sub(lambda m: in_words(m[1]), self.with_rooms(o, page)), page, address) + '\n\n'
             elif kind == 'symbol': md += self.in_words(o)
             elif kind == 'code': md += _code(o)
             elif kind == 'output' and o[0] == 'text/html': md += html_table(o[1])
@@ -296,7 +299,7 @@ class Site:
         return nb
 
     def toctrees(self, page):
-        "What a page has below it in the sidebar: tutorials, wings and so on below the start page, its rooms below the opening page of a wing"
+        "What a page has below it in the sidebar: all tutorials and wings below the start page, its rooms below the opening page of a wing"
         wings = {p.section for p in self.pages if p.is_opening}
         entry = lambda p: f'{p.title} </{p.doc}>' if p.title else f'/{p.doc}'
         if page.is_opening: return _toctree('', [entry(p) for p in self.pages if p.section == page.section and p != page])

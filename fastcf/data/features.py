@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import id_repr
+from ..core import check_types,id_repr
 
 # %% ../../nbs/data/06_features.ipynb #d0272689
 def _number(s):
@@ -128,6 +128,7 @@ def with_ids(
 # %% ../../nbs/data/06_features.ipynb #26f71aec
 class MetadataEncoder:
     "Numbers from metadata: fitted on one table, used on any with its columns"
+    @check_types
     def __init__(self,
         df:pd.DataFrame, # Metadata, one row an id; ids are the index if it has a name, else the first column
         min_count:int=5, # A value of a category has a column if it occurs in so many rows

@@ -17,7 +17,7 @@ from urllib.request import Request,urlopen
 import numpy as np
 import pandas as pd
 from fastai.data.external import URLs,fastai_path
-from ..core import show_progress
+from ..core import check_count,check_range,check_types,show_progress
 
 # %% ../../nbs/data/00_sources.ipynb #70a848df
 _URL = URLs.ML_100k
@@ -240,6 +240,7 @@ def _draw_pairs(rng, p_user, p_item, n):
     return rng.choice(got, n, replace=False, shuffle=False)
 
 # %% ../../nbs/data/00_sources.ipynb #c3885c05
+@check_types
 def simulate_ratings(
     user_count:int=943, # Users
     item_count:int=1682, # Items
@@ -253,8 +254,11 @@ def simulate_ratings(
     with_truth:bool=False # Also return what the ratings were drawn from
 ) -> pd.DataFrame: # Columns user, item, rating, timestamp; with `with_truth`, a tuple of this and a dict of arrays
     "Ratings drawn from a known model, with popular items and busy users"
+    for name,n in dict(user_count=user_count, item_count=item_count, rating_count=rating_count, factor_count=factor_count).items(): check_count(name, n)
+    for name,n in dict(noise=noise, skew=skew, step=step or 0).items():
+        if n < 0: raise ValueError(f"{name}: expected a number from 0, got {n!r}")
     if rating_count > user_count * item_count: raise ValueError(f"rating_count: {rating_count:,} is more than the {user_count * item_count:,} pairs of {user_count:,} users and {item_count:,} items")
-    lo,hi = rating_range
+    lo,hi = check_range('rating_range', rating_range)
     rng = np.random.default_rng(seed)
     size = dict(user=user_count, item=item_count)
     truth = {f'{s}_{w}': rng.normal(0, sd, (n, factor_count) if w == 'weight' else n).astype('float32')

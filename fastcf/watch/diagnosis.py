@@ -87,8 +87,8 @@ def find_exploding(
     "Rows far too long"
     q,start = v.stats.get('norm_q95', 0.),v.start.get('norm_q95', 0.)
     if v.shape[1] > 1 and q > max(3 * start, 2.5 * math.sqrt(v.span or 4)):
-        return q,(f"The norms of {v.name} are exploding: one row in twenty is longer than {q:.3g}, at the start {start:.3g}{_ids(v, 'long')}. "
-                  "Lower the learning rate, or raise weight decay.")
+        return q,(f"The norms of {v.name} are exploding: one row in twenty is longer than {q:.3g}, "
+                  f"at the start {start:.3g}{_ids(v, 'long')}. Lower the learning rate, or raise weight decay.")
 
 def find_vanishing(
     v:View # The table, and what is known about it
@@ -96,8 +96,8 @@ def find_vanishing(
     "Rows that fade away"
     m,start = v.stats.get('norm_median', math.nan),v.start.get('norm_median', 0.)
     if v.shape[1] > 1 and v.epoch >= 1 and m < .5 * start and m < .02 * math.sqrt(v.shape[1]):
-        return m,(f"The norms of {v.name} are vanishing: the median is {m:.2g}, at the start {start:.2g}, so its factors say next to nothing. "
-                  "Lower weight decay, or raise the learning rate.")
+        return m,(f"The norms of {v.name} are vanishing: the median is {m:.2g}, at the start {start:.2g}, "
+                  "so its factors say next to nothing. Lower weight decay, or raise the learning rate.")
 
 def find_saturation(
     v:View # The table, and what is known about it
@@ -106,8 +106,8 @@ def find_saturation(
     share = v.stats.get('flat_share', 0.)
     if share > .1:
         also = f" {v.outside:.0%} of the ratings lie outside it." if v.outside else ''
-        return share,(f"{share:.0%} of the predictions lie in the flat part of the sigmoid of y_range=({v.y_range[0]:g}, {v.y_range[1]:g}), "
-                      f"where hardly any gradient comes through.{also} Widen y_range a little beyond the lowest and highest rating, "
+        return share,(f"{share:.0%} of the predictions lie in the flat part of the sigmoid of "
+                      f"y_range=({v.y_range[0]:g}, {v.y_range[1]:g}), where hardly any gradient comes through.{also} Widen y_range a little beyond the lowest and highest rating, "
                       "or lower the learning rate.")
 
 def find_runaway(

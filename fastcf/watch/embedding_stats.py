@@ -217,7 +217,7 @@ def before_fit(self:EmbeddingStats):
     self._find_tables()
     self._start = self.history.step,self.history.epoch
     self._batches,self._sweeps,self._rates = 0,0,0 # of this fit: fastai's batches, epochs without any, learning rates kept
-    self._trained,self._flat,self._findings = False,(0, 0),[] # whether this epoch trained, (flat, all) predictions, what the last look found
+    self._trained,self._flat,self._findings = False,(0, 0),[] # has this epoch trained; (flat, all) predictions; the last look's findings
     if not self.logs: return
     self._add_columns()
     for s in self.sinks: s.start(self.learn.path)

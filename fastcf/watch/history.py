@@ -85,8 +85,8 @@ def announce(self:History):
 # %% ../../nbs/watch/04_history.ipynb #c7814a14
 _PANELS = ['norm_median', 'value_std', 'effective_rank', 'first_share', 'mean_cosine', 'hubness',
            'norm_popularity', 'bias_popularity', 'last_move', 'update_ratio', 'flat_share']
-_WORDS = dict(norm_median='median norm', value_std='std of biases', effective_rank='effective rank', first_share='variance in first direction',
-              mean_cosine='mean cosine', norm_popularity='norm ~ popularity', bias_popularity='bias ~ popularity',
+_WORDS = dict(norm_median='median norm', value_std='std of biases', effective_rank='effective rank',
+              first_share='variance in first direction', mean_cosine='mean cosine', norm_popularity='norm ~ popularity', bias_popularity='bias ~ popularity',
               last_move='moved since last look', update_ratio='update / weight', flat_share='flat predictions')
 
 def _grid(n):

@@ -15,6 +15,7 @@ from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from fastai.torch_core import get_model
+from ..core import check_range
 from .stats import sample_rows
 
 # %% ../../nbs/watch/01_tables.ipynb #44f31b7a
@@ -59,7 +60,8 @@ class TrainingColumns:
 
     def _read_ratings(self, dls):
         ds,catalog = dls.train_ds,dls.catalog
-        self.columns,self.targets,self.ids,self.titles = [ds.users, ds.items],ds.ratings,[catalog.user, catalog.item],catalog.titles
+        self.columns,self.ids,self.titles = [ds.users, ds.items],[catalog.user, catalog.item],catalog.titles
+        self.targets = torch.ones(len(ds)) if catalog.is_interactions else ds.ratings # whoever chose an item counts as liking it
         self.batch_of = tuple
 
     def _read_tabular(self, dls):
@@ -135,7 +137,10 @@ def link_range(
     "Where the model's scores are squeezed to by a sigmoid, if they are"
     found = [getattr(get_model(model), 'y_range', None)]
     found += [(m.low, m.high) for m in model.modules() if type(m).__name__ == 'SigmoidRange']
-    for low,high in (o for o in found if o is not None): return float(low),float(high)
+    for y_range in found:
+        try: checked = check_range('y_range', y_range)
+        except ValueError: continue # an attribute of that name which means something else
+        if checked: return checked
 
 
 # %% ../../nbs/watch/01_tables.ipynb #0902e4ef
