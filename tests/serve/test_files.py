@@ -288,7 +288,7 @@ REFUSED = {
     'another version': (edit_json('recommender.json', lambda d: d.update(version=2)), "version 2 of the format, this fastcf knows 1.*Install"), 'version as text': (edit_json('recommender.json', lambda d: d.update(version='1')), "version '1'"),
     'another format': (edit_json('recommender.json', lambda d: d.update(format='x')), "'format' is 'x'"), 'a list': (edit_json('recommender.json', lambda d: [1]), 'an object was expected'),
     'key missing': (edit_json('recommender.json', lambda d: d.pop('y_range') and None), "'y_range' is missing"), 'key more': (edit_json('recommender.json', lambda d: d.update(code='x')), "'code' was not expected"),
-    'part more': (edit_json('recommender.json', lambda d: d.update(parts=['extra.safetensors'])), 'it names the parts'), 'file more': (run(put('extra.json', b'{}'), sum_again), 'it names the parts'),
+    'part more': (edit_json('recommender.json', lambda d: d.update(parts=[*d['parts'], 'extra.safetensors'])), 'it names the parts'), 'file more': (run(put('extra.json', b'{}'), sum_again), 'it names the parts'),
     'huge count': (edit_json('recommender.json', lambda d: d['user'].update(count=10**12)), 'not as it was written|expected'), 'wrong count': (edit_json('recommender.json', lambda d: d['user'].update(count=39)), 'expected'),
     'huge factors': (edit_json('recommender.json', lambda d: d.update(factor_count=10**9)), 'expected float32'), 'negative noise': (edit_json('recommender.json', lambda d: d['item'].update(noise=-1)), "'item' is not as"),
     'noise as text': (edit_json('recommender.json', lambda d: d['item'].update(noise='1')), "'item' is not as"), 'limits': (edit_json('recommender.json', lambda d: d.update(limits=[5, 1])), "'limits'"),
