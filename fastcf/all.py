@@ -20,12 +20,16 @@ from .data.features import *
 from .data.interactions import *
 from .data.loaders import *
 from .learn.model import *
+from .learn.means import *
 from .learn.optim import *
+from .learn.row_decay import *
 from .learn.progress import *
 from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
 from .learn.lr_finder import *
+from .learn.neural import *
+from .learn.two_tower import *
 from .watch.tables import *
 from .watch.sinks import *
 from .watch.embedding_stats import *

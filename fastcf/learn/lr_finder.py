@@ -20,6 +20,7 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from ..core import show_progress
 from .learner import CFLearner
+from .row_decay import RowDecay
 from ..core import check_count
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #6a96070d
@@ -43,6 +44,8 @@ def _twin(learn, wd):
     twin.model,twin.opt = copy.deepcopy(learn.model).to(learn.dls.device).train(),None
     twin.create_opt()
     if wd is not None: twin.opt.set_hypers(wd=wd)
+    twin.decays = [RowDecay() for cb in learn.cbs if isinstance(cb, RowDecay)] # its own, for its own tables
+    for o in twin.decays: o.prepare(twin)
     return twin
 
 def _step(twin, b, **hypers):
@@ -51,6 +54,7 @@ def _step(twin, b, **hypers):
     loss = twin.loss_func(twin.model(*b[:-1]), b[-1])
     loss.backward()
     twin.opt.step()
+    for o in twin.decays: o.pull(twin.opt)
     twin.opt.zero_grad()
     return loss.item()
 
