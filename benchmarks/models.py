@@ -18,7 +18,7 @@ def splits(df):
     cold = cold_users(df)
     return {'90/10': IndexSplitter(test_rows_90_10(len(df))), 'cold users': lambda o: (~cold, cold), 'cold items': ColdItemSplitter(0.2, seed=0)}
 
-def main(seeds=(0,), epochs=5, bs=256):
+def main(seeds=(0,), epochs=5, bs=512):
     ml,rows = load_ml100k(),{}
     for split,splitter in splits(ml.ratings).items():
         for seed in seeds:
