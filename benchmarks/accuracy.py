@@ -17,7 +17,7 @@ import fastcf.learn.predict
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.features import metadata_features
-from fastcf.bayes.sampler import rated_by
+from fastcf.bayes.sampler import interaction_features
 
 SEEDS, BINS = (0, 1, 2), (86_400, 600, 1)
 ROWS = {'ids, rank 10': dict(k=10, n=200, metadata=False), 'ids': dict(k=16, n=250, metadata=False), '+ metadata, 140 sweeps': dict(k=16, n=140), '+ metadata': dict(k=16, n=250),
@@ -50,7 +50,7 @@ def myfm_rows(dls, rows=(('ids', 10, 200), ('+ metadata', 10, 200), ('+ who rate
         start,train,test,shapes = time.process_time(),[],[],[]
         for own,own_test,other,vocab,other_vocab,frame in sides:
             parts = [sparse.eye(len(vocab), format='csr'), sparse.csr_matrix(metadata_features(frame, vocab.ids)[0].numpy(), dtype='float64'),
-                     sparse.csr_matrix(rated_by(own, other, len(vocab), len(other_vocab)).numpy(), dtype='float64')][:j+1]
+                     sparse.csr_matrix(interaction_features(own, other, len(vocab), len(other_vocab)).numpy(), dtype='float64')][:j+1]
             x,shapes = sparse.hstack(parts, format='csr'),shapes + [p.shape[1] for p in parts]
             train.append(myfm.RelationBlock(own.long().numpy(), x)); test.append(myfm.RelationBlock(own_test.long().numpy(), x))
         fm = myfm.MyFMRegressor(rank=rank, random_seed=0)
@@ -69,7 +69,7 @@ def fastcf_row(dls, name, k, n, als=0, **kwargs):
             post = learn.sample_posterior(n * 4 // 5, n // 5, seed=seed, **kwargs)
         seconds,truth = time.process_time() - start,v.ratings.numpy()
         preds = post.predict(c.user[v.users.numpy()], c.item[v.items.numpy()], times=v.times).prediction
-        fifths = post.calibration((.9,), by='user').set_index('fifth').coverage
+        fifths = post.calibration((.9,), side='user').set_index('fifth').coverage
         runs.append(dict(rmse=rmse(preds, truth), seconds=seconds, coverage=post.calibration((.9,)).coverage[0], **{f'users {q}/5': x for q,x in fifths.items()}))
     runs = pd.DataFrame(runs)
     return dict(who=f'fastcf {name}', rmse_sd=runs.rmse.std(), **runs.mean())

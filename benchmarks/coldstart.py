@@ -10,13 +10,14 @@ Items: a fifth of them is cold, another fifth with each seed; what n ratings say
 Priors: metadata alone by both engines, for users and for items, in stars and as rankings of what is rated at all.
 """
 import numpy as np, pandas as pd, torch
-from fastcf.cold.metadata_prior import MetadataPrior, ProxyQuestions, expected_ratings
-from fastcf.cold.curves import _Arrivals, first_ratings
+from fastcf.cold.metadata_prior import MetadataPrior
+from fastcf.cold.proxies import ProxyQuestions
+from fastcf.cold.curves import Arrivals, first_ratings
 from fastcf.data.splits import ColdItemSplitter, ColdUserSplitter
 from fastcf.data.vocab import Vocab
 from fastcf.data.sources import load_ml100k
 from fastcf.demo import clipped_rmse
-from fastcf.interview.interview import _Strangers, simulate_interview
+from fastcf.interview.simulate import SimulatedUsers, simulate_interview
 import fastcf.learn.predict
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
@@ -97,15 +98,15 @@ def spread(df, by, value): return df.groupby(by, sort=False)[value].agg(lambda o
 
 def top_tens(teach, answers, test, k=10):
     "Among all items but those answered: users with a test item in the top `k`, and NDCG of the test items there, by order and questions asked"
-    people, rows = _Strangers(teach, answers, test, None, None), []
+    people, rows = SimulatedUsers(teach, answers, test, None, None), []
     wanted, asked = torch.zeros_like(people.can), torch.zeros_like(people.can)
-    wanted[people.at[0][people.known], people.at[1][people.known]] = True
+    wanted[people.rows[people.known], people.cols[people.known]] = True
     discount = 1 / torch.arange(2, k + 2).log2()
     best = torch.stack([discount[:n].sum() for n in wanted.sum(1).clamp(1, k)])
     for q in range(0, 61, 20):
         b = people.beliefs(asked)
-        rating = expected_ratings(b.taste, teach.base)
-        orders = {'popularity': teach.seen.popularity.expand(rating.shape), 'rating': rating, 'chance of having seen it': b.seen, 'chance × rating': b.seen * rating}
+        rating = b.taste.expected()
+        orders = {'popularity': teach.exposure.popularity.expand(rating.shape), 'rating': rating, 'chance of having seen it': b.seen, 'chance × rating': b.seen * rating}
         for name,score in orders.items():
             hits = wanted.gather(1, score.masked_fill(asked & people.can | (teach.counts == 0), -torch.inf).topk(k).indices).float()
             rows.append((name, q, float(hits.amax(1).mean()), float((hits @ discount / best)[wanted.any(1)].mean())))
@@ -125,10 +126,10 @@ def users_table(ml):
         prior = MetadataPrior(learn)
         ids, items = Vocab(test.user), learn.dls.catalog.item
         fair = test[test.item.isin(items.ids)]
-        at = ids.rows(fair.user), items.rows(fair.item)
-        same = Gaussian(prior.base.gaussian.mean.expand(len(ids), -1), None)
-        alone.append({'item means': clipped_rmse(fair.item.map(train.groupby('item').rating.mean()), fair.rating), 'the same prior for all': clipped_rmse(expected_ratings(same, prior.base, *at), fair.rating),
-                      'prior from metadata': clipped_rmse(expected_ratings(prior.prior(ml.users, ids.ids), prior.base, *at), fair.rating)})
+        rows, cols = ids.rows(fair.user), items.rows(fair.item)
+        same = prior.base.of(len(ids))
+        alone.append({'item means': clipped_rmse(fair.item.map(train.groupby('item').rating.mean()), fair.rating), 'the same prior for all': clipped_rmse(same.expected(cols, rows), fair.rating),
+                      'prior from metadata': clipped_rmse(prior.prior(ml.users, ids.ids).expected(cols, rows), fair.rating)})
     runs.append(pd.DataFrame(tree_rows(train, answers, test), columns=['strategy', 'questions', 'answers', 'rmse']).assign(seed=0))
     df = pd.concat(runs)
     first, every = (df[df.strategy == s].groupby('seed').rmse.agg(f) for s,f in (('popular', 'first'), ('all answers', 'first')))
@@ -173,17 +174,17 @@ def engines_table(ml):
             test = test[test.item.isin(learn.dls.catalog.item.ids)] if not is_item else test
             plain = best_constant(train, test) if is_item else clipped_rmse(test.item.map(train.groupby('item').rating.mean()), test.rating)
             rows.append((side, 'best constant of each user' if is_item else 'item means', seed, plain, np.nan, np.nan))
-            priors = {e: MetadataPrior(learn, is_item, engine=e, seed=seed) for e in ('linear', 'tabular')}
-            res = first_ratings(learn, test[:0], test, priors, is_item, counts=(0,), seed=seed)
+            priors = {e: MetadataPrior(learn, side[:-1], engine=e, seed=seed) for e in ('linear', 'tabular')}
+            res = first_ratings(learn, test[:0], test, priors, side[:-1], counts=(0,), seed=seed)
             rows += [(side, o.start, seed, o.rmse, o.log_score, o.coverage) for o in res.itertuples()]
     df = pd.DataFrame(rows, columns=['side', 'start', 'seed', 'rmse', 'log_score', 'coverage'])
     print('\nMetadata alone:\n' + pd.DataFrame({v: spread(df, ['side', 'start'], v) for v in ('rmse', 'log_score', 'coverage')}).to_string())
     wide = df.pivot_table(index='seed', columns=['side', 'start'], values=['rmse', 'log_score'])
     for side in ('users', 'items'): print(f'{side}, tabular less linear, by seed: RMSE', (wide.rmse[side].tabular - wide.rmse[side].linear).round(4).tolist(), 'log score', (wide.log_score[side].tabular - wide.log_score[side].linear).round(4).tolist())
 
-def squares(new, g, base):
+def squares(new, belief):
     "Squared errors of the clipped predictions of the test"
-    return (expected_ratings(g, base, *new.at).numpy().clip(1, 5) - new.test.rating.to_numpy())**2
+    return (belief.expected(new.cols, new.rows).numpy().clip(1, 5) - new.test.rating.to_numpy())**2
 
 def paired(d, rows):
     "Mean of the differences `d`, and its standard error where those of a row go together"
@@ -196,20 +197,20 @@ def items_table(ml):
     for seed in range(SEEDS):
         train, said, test = cold_items(ml, seed)
         learn = fitted(train, ml, seed, valid_pct=.02)
-        new = _Arrivals(learn, said, test, True, seed)
-        priors = {'genres': ProxyQuestions(learn, 'genres', seed=seed), 'metadata': MetadataPrior(learn, True, seed=seed)}
-        base, same = priors['metadata'].base, MetadataPrior(learn, True, ml.items[['item']], seed=seed).prior(ids=new.ids.ids) # no metadata, weighed alike
+        new = Arrivals(learn, said, test, 'item', seed)
+        priors = {'genres': ProxyQuestions(learn, 'genres', seed=seed), 'metadata': MetadataPrior(learn, 'item', seed=seed)}
+        same = MetadataPrior(learn, 'item', ml.items[['item']], seed=seed).prior(ids=new.ids.ids) # no metadata, weighed alike
         starts = {name: p.prior(ids=new.ids.ids) for name,p in priors.items()}
         rows.append((seed, 'best constant of each user', 0, best_constant(train, test)))
-        rows += [(seed, f'{name} alone', 0, squares(new, g, base).mean()**.5) for name,g in starts.items()]
+        rows += [(seed, f'{name} alone', 0, squares(new, g).mean()**.5) for name,g in starts.items()]
         for n in COUNTS:
-            alone = squares(new, new.after(same, base, n), base)
+            alone = squares(new, new.after(same, n))
             rows.append((seed, 'item alone', n, alone.mean()**.5))
             for name,g in starts.items():
-                blend, proxy = squares(new, new.after(g, base, n), base), squares(new, g, base)
+                blend, proxy = squares(new, new.after(g, n)), squares(new, g)
                 rows.append((seed, f'{name}, then both', n, blend.mean()**.5))
                 better = min(alone, proxy, key=np.mean)
-                diffs.setdefault((name, n), []).append((blend - better, new.at[0].numpy() + 10_000 * seed))
+                diffs.setdefault((name, n), []).append((blend - better, new.rows + 10_000 * seed))
     df = pd.DataFrame(rows, columns=['seed', 'start', 'ratings', 'rmse'])
     print('\nCold items, RMSE after the first ratings:\n' + spread(df, ['start', 'ratings'], 'rmse').unstack('ratings').reindex(index=df.start.unique()).to_string(na_rep=''))
     res = [(name, n, *paired(*map(np.concatenate, zip(*o)))) for (name,n),o in diffs.items()]
@@ -251,14 +252,14 @@ def ranking_table(ml):
             rows, cols = ids.rows(test.user), c.item.rows(test.item)
             p, rated = MetadataPrior(seen, seed=seed), MetadataPrior(fitted(train, ml, seed, valid_pct=.02), seed=seed)
             pop = train.item.value_counts().reindex(c.item.ids).to_numpy()
-            for name,s in (('popularity', np.tile(pop, (len(ids), 1))), ('metadata: who rates what', expected_ratings(p.prior(ids=ids.ids), p.base).numpy()), ('metadata: expected rating', expected_ratings(rated.prior(ids=ids.ids), rated.base).numpy())):
+            for name,s in (('popularity', np.tile(pop, (len(ids), 1))), ('metadata: who rates what', p.prior(ids=ids.ids).expected().numpy()), ('metadata: expected rating', rated.prior(ids=ids.ids).expected().numpy())):
                 add(side, name, seed, hits(s, rows, cols, test.user.to_numpy()))
         train, said, test = cold_items(ml, seed)
         seen, cold = seen_learner(train, ml, seed), pd.concat([said, test])
         ids, users = Vocab(cold.item), seen.dls.catalog.user
         rows, cols = users.rows(cold.user), ids.rows(cold.item)
-        p = MetadataPrior(seen, True, seed=seed)
-        s = expected_ratings(p.prior(ids=ids.ids), p.base).numpy().T
+        p = MetadataPrior(seen, 'item', seed=seed)
+        s = p.prior(ids=ids.ids).expected().numpy().T
         later = cold.item.value_counts().reindex(ids.ids).to_numpy()
         for name,o in (('popularity: all have none, so in any order', np.random.default_rng(seed).random(s.shape)), ('popularity as metadata foretell it', np.tile(s.mean(0), (len(s), 1))), ('metadata: who rates what', s), ('popularity that they will have', np.tile(later, (len(s), 1)))):
             add('a fifth of the items, among themselves', name, seed, hits(o, rows, cols, cold.user.to_numpy()))

@@ -37,11 +37,12 @@ def least_ms(f, n):
 
 def plain(prior, rows, cols, y):
     "The posterior means of all rows by a loop in NumPy"
-    v,lam,h = (o.numpy() for o in (prior.vectors, prior.gaussian.precision, prior.gaussian.precision @ prior.gaussian.mean))
+    like,g = prior.likelihood,prior.prior
+    v,lam,h = (o.numpy() for o in (like.vectors, g.precision, g.precision @ g.mean))
     order = np.argsort(rows, kind='stable')
     for at in np.split(order, np.bincount(rows).cumsum()[:-1]):
         a = v[cols[at]]
-        np.linalg.solve(lam + a.T @ a / prior.noise, h + a.T @ y[at] / prior.noise)
+        np.linalg.solve(lam + a.T @ a / like.noise, h + a.T @ y[at] / like.noise)
 
 def costs(df):
     "Milliseconds by what is done"
@@ -53,7 +54,7 @@ def costs(df):
         hundred = everybody[everybody.user == user].head(100)
         prior,other = row_prior(learn),everybody[~everybody.item.isin(hundred.item)].item.iloc[0]
         rows,cols = everybody.user.factorize()[0],learn.dls.catalog.item.rows(everybody.item)
-        y = everybody.rating.to_numpy('float32') - prior.offsets.numpy()[cols]
+        y = everybody.rating.to_numpy('float32') - prior.likelihood.offsets.numpy()[cols]
         folded = learn.fold_in(hundred)
         yield dict(tables=name, **{'one user, 100 ratings': least_ms(lambda: learn.fold_in(hundred), 50), 'all users': least_ms(lambda: learn.fold_in(everybody), 20),
                                    'one more answer': least_ms(lambda: folded.update({other: 4.}), 50), 'all users, NumPy loop': least_ms(lambda: plain(prior, rows, cols, y), 5)})
@@ -73,7 +74,7 @@ def cold_users(df):
             answers = df.iloc[revealed][known[c.item.rows(df.item.iloc[revealed])] > 0]
             folded = learn.fold_in(answers)
             here = here[here.user.isin(folded.ids.ids)]
-            preds = folded.score(*(torch.as_tensor(o) for o in (folded.ids.rows(here.user), c.item.rows(here.item))))[0]
+            preds = folded.expected(c.item.rows(here.item), folded.ids.rows(here.user))
             a,b = clipped_rmse(preds.numpy(), here.rating.to_numpy()),clipped_rmse(again.predict(here[['user', 'item']]).prediction.to_numpy(), here.rating.to_numpy())
             yield dict(tables=name, seed=seed, folded=a, retrained=b, ratio=a / b)
 

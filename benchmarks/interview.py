@@ -9,9 +9,10 @@ the rounded mean of the ratings they can give of its films, which is kinder than
 import time
 import numpy as np, pandas as pd, torch
 from benchmarks.coldstart import SEEDS, cold_users, fitted as fitted_cold, spread
-from fastcf.cold.metadata_prior import ProxyQuestions
+from fastcf.cold.proxies import ProxyQuestions
 from fastcf.data.sources import load_ml100k, simulate_ratings
-from fastcf.interview.interview import Interview, simulate_interview
+from fastcf.interview.interview import Interview
+from fastcf.interview.simulate import simulate_interview
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.interview.questions import Interviewer

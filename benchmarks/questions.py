@@ -11,8 +11,9 @@ import numpy as np, pandas as pd, torch
 from benchmarks.coldstart import cold_users, fitted
 from fastcf.interview import questions
 from fastcf.data.sources import load_ml100k
-from fastcf.interview.interview import simulate_interview
-from fastcf.interview.questions import Interviewer, Lessons, SeenModel, TastePrior
+from dataclasses import replace
+from fastcf.interview.simulate import simulate_interview
+from fastcf.interview.questions import ExposureModel, Interviewer, TastePrior, variance_reduction
 
 def splits(ml, times=3, parts=4):
     "Of each split: ratings of known users, answers and test of newcomers"
@@ -26,42 +27,42 @@ def splits(ml, times=3, parts=4):
             can = np.random.default_rng(200 + t * parts + p).random(len(theirs)) < .5
             yield known[~new], theirs[can], theirs[~can]
 
-class Squared(Lessons):
+def squared(gain, q):
     "The chance of an answer counts twice"
-    def on(self, cand): super().on(cand); self.p = self.p.square(); return self
+    return variance_reduction(gain, replace(q, chance=q.chance.square()))
 
-class RatingsOnly(Lessons):
+def ratings_only(gain, q):
     "What a reply says of habits does not count"
-    def __init__(self, *args): super().__init__(*args); self.gain = 0 * self.gain
+    return variance_reduction(replace(gain, habit_effect=0 * gain.habit_effect), q)
 
 def with_habits(k):
     def change(teach):
-        teach.seen = SeenModel(teach.learn, k)
-        teach.prior = TastePrior(teach.learn, teach.seen)
+        teach.exposure = ExposureModel(teach.learn, k)
+        teach.prior = TastePrior(teach.learn, teach.exposure)
         teach.base = teach.prior.base
     return change
 
-def noisier(teach): teach.base.noise *= 1.3
-def habits_say_nothing(teach): teach.prior.ridge.weight, teach.prior.ridge.residual = 0 * teach.prior.ridge.weight, teach.base.gaussian.cov()
+def noisier(teach): teach.base.likelihood.noise *= 1.3
+def habits_say_nothing(teach): teach.prior.ridge.weight, teach.prior.ridge.residual = 0 * teach.prior.ridge.weight, teach.base.cov()
 def nothing(teach): pass
 
 WAYS = { # strategy, change of what is believed, change of what is chosen, questions a page
-    'adaptive': ('adaptive', nothing, Lessons, 20), 'one by one': ('adaptive', nothing, Lessons, 1),
-    'popular': ('popular', nothing, Lessons, 20), 'likeliest seen': ('seen', nothing, Lessons, 20), 'popularity × entropy': ('entropy', nothing, Lessons, 20),
-    '5 habits': ('adaptive', with_habits(5), Lessons, 20), '20 habits': ('adaptive', with_habits(20), Lessons, 20), '40 habits': ('adaptive', with_habits(40), Lessons, 20),
-    'habits say nothing of taste': ('adaptive', habits_say_nothing, Lessons, 20), 'noise of ratings × 1.3': ('adaptive', noisier, Lessons, 20),
-    'chance of an answer squared': ('adaptive', nothing, Squared, 20), 'only ratings teach': ('adaptive', nothing, RatingsOnly, 20)}
+    'adaptive': ('adaptive', nothing, variance_reduction, 20), 'one by one': ('adaptive', nothing, variance_reduction, 1),
+    'popular': ('popular', nothing, variance_reduction, 20), 'likeliest seen': ('seen', nothing, variance_reduction, 20), 'popularity × entropy': ('entropy', nothing, variance_reduction, 20),
+    '5 habits': ('adaptive', with_habits(5), variance_reduction, 20), '20 habits': ('adaptive', with_habits(20), variance_reduction, 20), '40 habits': ('adaptive', with_habits(40), variance_reduction, 20),
+    'habits say nothing of taste': ('adaptive', habits_say_nothing, variance_reduction, 20), 'noise of ratings × 1.3': ('adaptive', noisier, variance_reduction, 20),
+    'chance of an answer squared': ('adaptive', nothing, squared, 20), 'only ratings teach': ('adaptive', nothing, ratings_only, 20)}
 
 def main():
     torch.set_num_threads(1)
     ml, rows = load_ml100k(), []
     for s,(train, answers, test) in enumerate(splits(ml)):
         learn = fitted(train, ml, s, valid_pct=.02)
-        for name,(strategy, change, lessons, size) in WAYS.items():
+        for name,(strategy, change, worth, size) in WAYS.items():
             if size == 1 and s % 3: continue
             teach = Interviewer(learn)
             change(teach)
-            with patch.object(questions, 'Lessons', lessons): df = simulate_interview(teach, answers, test, [strategy], size, 60 // size)
+            with patch.object(questions, 'variance_reduction', worth): df = simulate_interview(teach, answers, test, [strategy], size, 60 // size)
             at, every = df[df.strategy == strategy].set_index('questions'), df.rmse.iloc[-1]
             rows.append(dict(way=name, split=s, **{f'rmse {q}': at.rmse[q] for q in (0, 20, 40, 60)}, answers=at.answers[60], all=every, closed=(at.rmse[0] - at.rmse[60]) / (at.rmse[0] - every)))
     df = pd.DataFrame(rows).set_index(['way', 'split'])

@@ -30,7 +30,7 @@ def _timed(name):
         finally: self.seconds, self.processor = self.seconds + time.perf_counter() - start[0], self.processor + time.process_time() - start[1]
     setattr(Timed, name, event)
 
-for name in [*(e for e in vars(event) if not e.startswith('__') and hasattr(EmbeddingStats, e)), '_first_step', '_first_step_done', '_count_flat']: _timed(name)
+for name in [*(e for e in vars(event) if not e.startswith('__') and hasattr(EmbeddingStats, e)), '_before_first_step', '_after_first_step', '_count_flat']: _timed(name)
 
 def fit(dls, cb=None, seed=0, y_range=(0.5, 5.5)):
     learn = cf_learner(dls, y_range=y_range, seed=seed)
@@ -74,7 +74,7 @@ def large(n=1_000_000, k=64):
         times = []
         for _ in range(looks):
             start = time.perf_counter()
-            cb.steps += 1
+            cb.history.step += 1
             cb._look()
             times.append(time.perf_counter() - start)
         return times

@@ -9,9 +9,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT/'docs'))
 from fastcf._modidx import d as modidx
 from site_builder.build import write_sources
+from site_builder.maps import wing_map, wings_map
 from site_builder.names import foreign
 from site_builder.notebooks import alt_text, directives, html_table, plain_source, png_size
-from site_builder.pages import Page, Site, facts, find_pages, ordered
+from site_builder.pages import Page, Site, facts, find_pages, ordered, wings
 
 @pytest.fixture(scope='module')
 def site(): return Site()
@@ -89,6 +90,64 @@ def test_sidebar_names_notebooks_that_exist():
     here = {p.stem for p in (ROOT/'nbs').rglob('*.ipynb')} | {'*'}
     assert [o for k in ('tutorials',) for o in re.split(r',\s*', s[k]) if o.partition(':')[0] not in here] == []
 
+def test_the_sidebar_holds_every_page_once(site):
+    listed = [d for p in site.pages if p.doc == 'index' or p.is_opening for d in re.findall(r'^/(\S+)$|</(\S+)>$', site.toctrees(p), re.M)]
+    assert sorted(a or b for a,b in listed) == sorted(p.doc for p in site.pages if p.doc != 'index')
+
+# --- maps
+
+def closure(arrows):
+    "All pairs of which the first leads to the second by arrows"
+    res = set(arrows)
+    while more := {(a, d) for a,b in res for c,d in res if b == c} - res: res |= more
+    return res
+
+def drawn(svg): return set(re.findall(r'data-from="([^"]+)" data-to="([^"]+)"', svg))
+
+def test_maps_say_what_the_modules_import(site):
+    "Every import, and nothing else, follows from the arrows; imports are read by the test of the order of rooms"
+    from test_structure import imports, parse, rooms
+    known = [m for m in rooms() if m not in ('fastcf.all', 'fastcf.demo')]
+    found = {(m, t) for m in known for full,names,_ in imports(parse(ROOT, m), m) for t in (full, *(f'{full}.{n}' for n in names)) if t in known}
+    between = {(m.split('.')[1], t.split('.')[1]) for m,t in found}
+    assert closure(drawn(wings_map({}))) == closure({(a, b) for a,b in between if a != b})
+    assert len(drawn(wings_map({}))) > 4
+    for wing in wings(site.settings):
+        inside = {(m.split('.')[2], t.split('.')[2]) for m,t in found if m.split('.')[1] == t.split('.')[1] == wing}
+        arrows = drawn(wing_map(wing, {}))
+        assert {(a, b) for a,b in closure(arrows) if not b.endswith('…')} == closure(inside), wing
+        outside = {(m.split('.')[2], t.split('.')[1]) for m,t in found if m.split('.')[1] == wing != t.split('.')[1]} - {(a, 'core') for a,_ in inside}
+        assert {(a, b.removesuffix(' …')) for a,b in arrows if b.endswith('…')} <= outside, wing
+
+def test_a_new_import_is_on_the_map_and_one_that_follows_is_not(tmp_path):
+    def rooms(**modules):
+        for name,code in modules.items():
+            p = tmp_path/f"fastcf/{name.replace('__', '/')}.py"
+            p.parent.mkdir(parents=True, exist_ok=True)
+            p.write_text(code)
+    rooms(core='', data__vocab='from ..core import x', data__checks='from .vocab import y', learn__model='from fastcf.data import checks')
+    assert drawn(wing_map('data', {}, tmp_path)) == {('checks', 'vocab')} and drawn(wings_map({}, tmp_path)) == {('learn', 'data'), ('data', 'core')}
+    rooms(data__loaders='from .vocab import y\ndef f():\n    import fastcf.data.checks', learn__model='import fastcf.data.vocab, fastcf.core')
+    assert drawn(wing_map('data', {}, tmp_path)) == {('checks', 'vocab'), ('loaders', 'checks')} and drawn(wings_map({}, tmp_path)) == {('learn', 'data'), ('data', 'core')}
+    assert wing_map('rank', {}, tmp_path) == '' and drawn(wing_map('learn', {}, tmp_path)) == {('model', 'data …')}
+
+def test_maps_are_wide_enough_for_their_boxes(site):
+    "No box lies on another or outside the picture, and each leads to a page"
+    links = site.addresses(site.pages[0])
+    for svg in [wings_map(links), *(wing_map(w, links) for w in wings(site.settings))]:
+        width,height = map(int, re.search(r'width="(\d+)" height="(\d+)"', svg).groups()) if svg else (0, 0)
+        boxes = [tuple(map(int, o)) for o in re.findall(r'<rect x="(-?\d+)" y="(-?\d+)" width="(\d+)" height="(\d+)"', svg)]
+        assert all(x >= 0 and y >= 0 and x + w <= width and y + h <= height for x,y,w,h in boxes)
+        for i,(x,y,w,h) in enumerate(boxes): assert not [o for o in boxes[:i] if x < o[0] + o[2] and o[0] < x + w and y < o[1] + o[3] and o[1] < y + h]
+        assert svg.count('<a href') == len(boxes)
+
+def test_opening_pages_list_every_room(site):
+    for p in site.pages:
+        if not p.is_opening: continue
+        rooms,shown = [o for o in site.pages if o.section == p.section and o != p],''.join(site.with_rooms(c.source.strip(), p) for c in p.cells)
+        assert shown.count('<!-- map: ') == 1
+        assert [o.doc for o in rooms if f']({o.path.name}' not in shown] == []
+
 # --- names
 
 @pytest.mark.parametrize('name,url', [
@@ -100,21 +159,21 @@ def test_sidebar_names_notebooks_that_exist():
 def test_addresses_of_other_libraries(name, url): assert foreign(name) == url
 
 @pytest.mark.parametrize('before,after', [
-    ('see `cf_learner`', 'see {py:obj}`cf_learner <fastcf.learner.cf_learner>`'), ('`learn.predict()`', '{py:obj}`learn.predict() <fastcf.learner.CFLearner.predict>`'),
-    ('`recommend` it', '{py:obj}`recommend <fastcf.learn.predict.CFLearner.recommend>` it'), ('`user`, ``cf_learner``', '`user`, ``cf_learner``'),
+    ('see `cf_learner`', 'see {py:obj}`cf_learner <fastcf.learn.learner.cf_learner>`'), ('`learn.predict()`', '{py:obj}`learn.predict() <fastcf.learn.predict.CFLearner.predict>`'),
+    ('`recommend` it', '{py:obj}`recommend <fastcf.rank.topn.CFLearner.recommend>` it'), ('`user`, ``cf_learner``', '`user`, ``cf_learner``'),
     ('## `cf_learner`', '## `cf_learner`'), ('[`cf_learner`](x.md)', '[`cf_learner`](x.md)'), ('```python\n`cf_learner`\n```', '```python\n`cf_learner`\n```'),
     ('`cf_learner(dls)`', '`cf_learner(dls)`'), ('`nn.Module`', '[`nn.Module`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html)')])
 def test_backticked_names_are_linked(site, before, after): assert site.names.linkify(before) == after
 
 def test_links_to_files_become_links_to_pages(site):
     p = next(p for p in site.pages if p.doc == 'tutorials/first_ten_minutes')
-    assert site.links('[a](../03_learner.ipynb#recommendations) [b](https://x.org/y) [c](#here)', p) == '[a](../learner.ipynb#recommendations) [b](https://x.org/y) [c](#here)'
+    assert site.links('[a](../learn/02_learner.ipynb#weights) [b](https://x.org/y) [c](#here)', p) == '[a](../learn/learner.ipynb#weights) [b](https://x.org/y) [c](#here)'
     assert site.links('[l](LICENSE)', p) == f"[l]({site.blob('LICENSE')})"
     index = site.pages[0]
     assert site.links('[t](nbs/tutorials/first_ten_minutes.ipynb) [c](CONTRIBUTING.md)', index) == '[t](tutorials/first_ten_minutes.ipynb) [c](contributing.ipynb)'
 
 def test_symbols_know_parameters_returns_errors_and_lines(site):
-    s = site.symbols['fastcf.learn.predict.CFLearner.recommend']
+    s = site.symbols['fastcf.rank.topn.CFLearner.recommend']
     assert s.signature() == '(users, k=10, exclude_seen=True, min_ratings=1, items=None)' and s.kind == 'method' and s.patched
     assert s.params()[1] == ('k', 'int', '10', 'How many items for each') and s.returns()[0] == 'pd.DataFrame'
     assert ('ValueError', 'k: expected a whole number above 0, got …') in site.errors.of(s) and 'UnknownIdError' in dict(site.errors.of(s))
@@ -209,7 +268,7 @@ def test_for_machines(html, site):
     for p in site.pages:
         text = (html/f'{p.doc}.html.md').read_text()
         assert text.startswith('# ') and '#|' not in text
-    assert '### `cf_learner(dls, factor_count=50' in (html/'learner.html.md').read_text()
+    assert '### `cf_learner(dls, factor_count=50' in (html/'learn/learner.html.md').read_text()
     for m in (ROOT/'fastcf').rglob('*.py'): # the addresses in the modules' docstrings
         for l in re.findall(r'^Docs: ([^\s\"]+)', m.read_text(), re.M): assert (html/l.removeprefix(site.settings['site'])).exists(), l
 
@@ -324,12 +383,12 @@ def test_search_finds_every_public_name(site, opened):
     assert lost == []
 
 def test_dark_and_light_and_by_keyboard(opened):
-    page,_ = opened('learner.html')
+    page,_ = opened('learn/learner.html')
     look = lambda: page.evaluate("[document.body.dataset.theme, getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(o => o < 60)]")
     seen = []
     for _ in range(3): page.locator('.theme-toggle:visible').first.click(); seen.append(look())
     assert sorted(map(tuple, seen)) == [('auto', False), ('dark', True), ('light', False)]
-    page,_ = opened('learner.html')
+    page,_ = opened('learn/learner.html')
     page.keyboard.press('Tab')
     assert 'skip' in page.evaluate("document.activeElement.textContent").lower()
     page.evaluate("document.activeElement.blur()")
@@ -350,7 +409,7 @@ def test_figures_are_turned_over_in_dark_mode(opened):
     from io import BytesIO
     from PIL import Image
     def corner(scheme):
-        page,_ = opened('learner.html', scheme=scheme)
+        page,_ = opened('learn/learner.html', scheme=scheme)
         img = page.locator('.plot img').first
         img.scroll_into_view_if_needed()
         page.wait_for_function("[...document.querySelectorAll('.plot img')][0].complete")

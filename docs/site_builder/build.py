@@ -14,7 +14,7 @@ def write_sources(site, out):
     src,extra,images = out/'src',out/'extra',{}
     for p in site.pages:
         nb = site.page_notebook(p, images)
-        if p.doc == 'index': nb.cells.append(nbformat.v4.new_markdown_cell(site.toctrees()))
+        if p.doc == 'index' or p.is_opening: nb.cells.append(nbformat.v4.new_markdown_cell(site.toctrees(p)))
         write(src/f'{p.doc}.ipynb', nbformat.writes(nb))
         write(extra/f'{p.doc}.html.md', site.markdown(p))
         if p.path.suffix == '.ipynb': write(extra/'notebooks'/f'{p.doc}.ipynb', nbformat.writes(site.download(p)))

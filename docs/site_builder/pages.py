@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 import nbformat
+from .maps import in_words, wing_map, wings_map
 from .names import Names
 from .notebooks import alt_text, directives, html_table, plain_source, png_size
 from .symbols import ROOT, Errors, read_symbols
 
 NBS = ROOT/'nbs'
+MAP = re.compile(r'<!-- map: (\w+) -->.*?(?=\n\n|\Z)', re.S)
 
 def facts(root=ROOT):
     "Title, addresses, order of pages and so on, from settings.ini and pyproject.toml"
@@ -38,6 +40,9 @@ class Page:
     def summary(self):
         "The sentence after the title"
         return next((re.sub(r'\s+', ' ', m[1]) for c in self.cells if c.cell_type == 'markdown' and (m := re.search(r'^> (.+)', c.source, re.M))), '')
+
+    @property
+    def is_opening(self): return self.doc.endswith('/index')
 
     @property
     def root(self): return '../' * self.doc.count('/')
@@ -84,6 +89,11 @@ def _table(params):
     rows = [[f'``{n}``', *([_types(t)] if typed else []), '' if d is None else f'``{d}``', m] for n,t,d,m in params]
     head = ['Parameter', *(['Type'] if typed else []), 'Default', 'Meaning']
     return '\n'.join('| ' + ' | '.join(map(_cell, r)) + ' |' for r in [head, ['---'] * len(head), *rows]) + '\n\n'
+
+def _toctree(caption, entries):
+    if not entries: return ''
+    head = f':caption: {caption}\n' if caption else ''
+    return f'```{{toctree}}\n:hidden:\n{head}\n' + '\n'.join(entries) + '\n```\n\n'
 
 def _details(summary, body, cls): return f'<details class="{cls}"><summary>{summary}</summary>\n\n{body.strip()}\n\n</details>\n\n'
 
@@ -159,6 +169,29 @@ class Site:
             return f'<img class="picture" src="{page.root}{path}" alt="{escape(m[1])}" width="{w}" height="{h}" loading="lazy">'
         return re.sub(r'!\[([^\]]*)\]\(([^)\s:]+\.png)\)', _one, md)
 
+    def addresses(self, page):
+        "Addresses of the pages of wings and rooms, such as `{'learn': '../learn/index.html', 'learn.model': '../learn/model.html'}`"
+        docs = {p.doc: f'{page.root}{p.doc}.html' for p in self.pages}
+        return {d.removesuffix('/index').replace('/', '.'): a for d,a in docs.items()}
+
+    def maps(self, md, page):
+        "Markdown with `<!-- map: wing -->`, and the paragraph that stands there in a plain notebook, replaced by a map"
+        def _one(m):
+            links = self.addresses(page)
+            svg = wings_map(links) if m[1] == 'wings' else wing_map(m[1], links)
+            about = 'An arrow is an import; those that follow from others are left out. Drawn from the modules as this page was made.'
+            return f'<figure class="map">{svg}<figcaption>{about}</figcaption></figure>' if svg else ''
+        return MAP.sub(_one, md)
+
+    def with_rooms(self, md, page):
+        "Markdown of an opening page with a place for its map, and after it a list of the rooms that the page itself does not link to"
+        if not page.is_opening: return md
+        own = [c.source for c in page.cells if c.cell_type == 'markdown']
+        if md == own[-1].strip() and not any(map(MAP.search, own)): md += f'\n\n<!-- map: {page.doc.partition("/")[0]} -->'
+        rooms = [p for p in self.pages if p.section == page.section and p != page and f']({p.path.name}' not in ''.join(own)]
+        listed = ''.join(f'- [{p.own_title}]({p.path.name}): {p.summary}\n' for p in rooms)
+        return MAP.sub(lambda m: f'{m[0]}\n\n{listed}', md)
+
     def shown_symbols(self, page, cell):
         "The symbols that an exported cell defines; none of a cell of imports"
         return self.by_cell.get((page.path.relative_to(self.nbs).as_posix(), cell.id), [])
@@ -212,7 +245,7 @@ class Site:
         cells,first = [],True
         for kind,o in self.cells_of(page, images):
             if kind == 'prose':
-                md = self.names.linkify(self.links(o, page))
+                md = self.maps(self.names.linkify(self.links(self.with_rooms(o, page), page)), page)
                 if first: md = self.opening(md, page); first = False
                 cells.append(nbformat.v4.new_markdown_cell(md))
             elif kind == 'symbol': cells.append(nbformat.v4.new_markdown_cell(self.directive(o)))
@@ -245,9 +278,10 @@ class Site:
 
     def markdown(self, page):
         "A page as plain Markdown"
-        md,url = '',self.settings['site']
+        md,address = '',lambda doc, anchor: f"{doc}.html{''.join(anchor.partition('#')[1:])}"
         for kind,o in self.cells_of(page, {}):
-            if kind == 'prose': md += self.links(o, page, lambda doc, anchor: f"{doc}.html{anchor.partition('#')[1] + anchor.partition('#')[2]}") + '\n\n'
+            if kind == 'prose':
+                md += self.links(MAP.sub(lambda m: in_words(m[1]), self.with_rooms(o, page)), page, address) + '\n\n'
             elif kind == 'symbol': md += self.in_words(o)
             elif kind == 'code': md += _code(o)
             elif kind == 'output' and o[0] == 'text/html': md += html_table(o[1])
@@ -262,14 +296,17 @@ class Site:
         nb.cells.insert(0, nbformat.v4.new_code_cell(f"# %pip install git+{self.settings['repo']}", id='install'))
         return nb
 
-    def toctrees(self):
-        "The sidebar"
-        res = ''
-        for section in dict.fromkeys(p.section for p in self.pages if p.section):
-            entries = [f'{p.title} <{p.doc}>' if p.title else p.doc for p in self.pages if p.section == section]
-            if section == 'Whole library': entries.append('All names <genindex>')
-            res += f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n' + '\n'.join(entries) + '\n```\n\n'
-        return res
+    def toctrees(self, page):
+        "What a page has below it in the sidebar: all tutorials and wings below the start page, its rooms below the opening page of a wing"
+        wings = {p.section for p in self.pages if p.is_opening}
+        entry = lambda p: f'{p.title} </{p.doc}>' if p.title else f'/{p.doc}'
+        if page.is_opening: return _toctree('', [entry(p) for p in self.pages if p.section == page.section and p != page])
+        below = {'Tutorials': [], 'Library': [], 'Project': []}
+        for p in self.pages:
+            if p.section in wings and not p.is_opening or not p.section: continue
+            below['Library' if p.section in wings or p.section == 'Whole library' else p.section].append(entry(p))
+        below['Library'].append('All names <genindex>')
+        return ''.join(_toctree(caption, entries) for caption,entries in below.items())
 
     def llms(self):
         "What there is to read, for language models (llmstxt.org)"

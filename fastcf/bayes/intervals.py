@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
+from ..core import check_side
 from ..data.loaders import CFDataLoaders
-from ..learn.predict import add_spread,id_pairs
+from ..learn.pairs import add_spread,check_interval,id_pairs
 from .sampler import Sampler,time_levels
 
 # %% ../../nbs/bayes/05_intervals.ipynb #d1678e8e
@@ -57,6 +58,11 @@ class Posterior:
         self.dls,self.catalog,self.mean,self.sd = dls,dls.catalog,sampler.mean,sampler.sd
         self.states,self.time_bins,self.known,self.chain = states,time_bins,known,chain
 
+    @property
+    def block(self):
+        "Pairs at a time: as many as keep 2²² numbers of all samples in memory"
+        return max(1, 2**22 // len(self.states))
+
     def moments(self,
         users:Tensor, # Rows of users [n]
         items:Tensor, # Rows of items [n]
@@ -65,7 +71,8 @@ class Posterior:
         "What each sample says of some pairs"
         dev = self.states[0].users.device
         u,i = (torch.as_tensor(o).long().to(dev) for o in (users, items))
-        codes = [torch.full_like(u, -1) for _ in self.time_bins] if times is None else [time_levels(u, times.to(dev), w, k.to(dev))[0] for w,k in zip(self.time_bins, self.known)]
+        codes = [torch.full_like(u, -1) for _ in self.time_bins]
+        if times is not None: codes = [time_levels(u, times.to(dev), w, k.to(dev))[0] for w,k in zip(self.time_bins, self.known)]
         mean,var = map(torch.stack, zip(*(s.scores(u, i, codes) for s in self.states)))
         return (mean * self.sd + self.mean).cpu(),(var.sqrt() * self.sd).cpu()
 
@@ -74,20 +81,27 @@ class Posterior:
         items=None, # An item's id or several; not with a frame
         interval:float|None=None, # Probability of an interval for a new rating, such as 0.9
         return_std:bool=False, # Add the standard deviation of a new rating
-        times=None # Seconds at which each rating is given, for a sampler with `time_bins`; without, at a time not seen
+        times=None, # Seconds at which each rating is given, for a sampler with `time_bins`; without, at a time not seen
+        unknown:str='error' # What an id that was not in the loaders gives: 'error' or 'nan'
     ) -> float|pd.DataFrame: # A number for a single pair without more; else a frame: user, item, prediction, then std, low, high
         "Predicted ratings for pairs of ids; those without training ratings are predicted from the prior"
-        df,single = id_pairs(self, users, items)
-        u,i = (torch.as_tensor(v.encode(df.iloc[:, j])) for j,v in enumerate((self.catalog.user, self.catalog.item)))
-        t = None if times is None else torch.as_tensor(np.broadcast_to(np.asarray(times), len(df)).astype('int64'))
-        parts = []
-        for at in torch.arange(len(df)).split(2**16):
+        if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
+        vocabs,spread = (self.catalog.user, self.catalog.item),check_interval(interval) is not None or return_std
+        df,single = id_pairs([v.name for v in vocabs], users, items)
+        rows = [v.rows(df[v.name]) if unknown == 'nan' else v.encode(df[v.name]) for v in vocabs]
+        ok = np.flatnonzero((rows[0] >= 0) & (rows[1] >= 0))
+        u,i = (torch.as_tensor(r[ok]) for r in rows)
+        t = None if times is None else torch.as_tensor(np.broadcast_to(np.asarray(times), len(df)).astype('int64')[ok])
+        res = np.full((len(df), 4), np.nan) # prediction, std, low, high
+        for at in torch.arange(len(ok)).split(self.block):
             mean,sd = self.moments(u[at], i[at], None if t is None else t[at])
-            part = df.iloc[at.numpy()].assign(prediction=mean.mean(0).numpy())
             std = (sd.square().mean(0) + mean.var(0, correction=0)).sqrt().numpy()
-            parts.append(add_spread(part, std, interval, return_std, quantile=lambda p: _quantile(mean, sd, p).numpy()))
-        res = pd.concat(parts, ignore_index=True)
-        return float(res.prediction[0]) if single and interval is None and not return_std else res
+            part = pd.DataFrame(dict(prediction=mean.mean(0).numpy()))
+            part = add_spread(part.assign(std=std), std, interval, quantile=lambda p: _quantile(mean, sd, p).numpy())
+            res[ok[at.numpy()], :part.shape[1]] = part.to_numpy()
+        if not spread: return float(res[0, 0]) if single else df.assign(prediction=res[:, 0])
+        cols = ['prediction'] + ['std'] * return_std + ['low', 'high'] * (interval is not None)
+        return df.assign(**{c: res[:, ['prediction', 'std', 'low', 'high'].index(c)] for c in cols})
 
 # %% ../../nbs/bayes/05_intervals.ipynb #b620f069
 def split_chains(
@@ -127,15 +141,17 @@ def effective_size(
 def diagnostics(self:Posterior) -> pd.DataFrame: # One row a pair: mean, std, effective_size, split_rhat
     "How well the chain has mixed, on predictions of pairs drawn by popularity"
     if len(self.chain) < 8: raise ValueError(f"diagnostics: {len(self.chain)} sweeps after burn-in are too few to judge, 8 are the least. Sample more.")
-    return pd.DataFrame({k: o.numpy() for k,o in dict(mean=self.chain.mean(0), std=self.chain.std(0), effective_size=effective_size(self.chain), split_rhat=split_rhat(self.chain)).items()})
+    c = self.chain
+    cols = dict(mean=c.mean(0), std=c.std(0), effective_size=effective_size(c), split_rhat=split_rhat(c))
+    return pd.DataFrame({k: o.numpy() for k,o in cols.items()})
 
 @patch
 def verdict(self:Posterior) -> str: # One sentence
     "Whether the chain has mixed, in words"
     d = self.diagnostics()
     bad,size = (d.split_rhat > 1.1).mean(), d.effective_size.median()
-    if bad <= .1 and size >= 10: return f"Mixed: split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, and {len(self.chain)} sweeps are worth {size:.0f} independent samples."
-    return f"Not mixed: split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, and {len(self.chain)} sweeps are worth {size:.0f} independent samples. Sample longer, with a longer burn-in."
+    said = f"split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, and {len(self.chain)} sweeps are worth {size:.0f} independent samples."
+    return f"Mixed: {said}" if bad <= .1 and size >= 10 else f"Not mixed: {said} Sample longer, with a longer burn-in."
 
 @patch
 def plot_trace(self:Posterior,
@@ -158,42 +174,52 @@ def _fifth(counts, rows):
 @patch
 def calibration(self:Posterior,
     levels:tuple=(.5, .8, .9, .95), # Probabilities of the intervals
-    by:str|None=None # 'user' or 'item': by fifths of the number of training ratings; `None`: overall
+    side:str|None=None # 'user' or 'item': by fifths of the number of training ratings; `None`: overall
 ) -> pd.DataFrame: # fifth if asked for, level, coverage, mean_width, rating_count
     "How many validation ratings the intervals hold"
-    if by not in (None, 'user', 'item'): raise ValueError(f"by: expected None, 'user' or 'item', got {by!r}")
+    if side is not None: check_side(side)
     v = self.dls.valid_ds
-    mean,sd = self.moments(v.users, v.items, v.times)
-    group = np.ones(len(v), int) if by is None else _fifth(self.dls.counts(by == 'item'), (v.users if by == 'user' else v.items).long())
+    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side == 'item'), (v.users if side == 'user' else v.items).long())
     parts = []
-    for p in levels:
-        low,high = (_quantile(mean, sd, q) for q in ((1 - p) / 2, (1 + p) / 2))
-        parts.append(pd.DataFrame(dict(fifth=group, level=p, coverage=((low <= v.ratings) & (v.ratings <= high)).numpy(), mean_width=(high - low).numpy(), rating_count=1)))
+    for at,mean,sd in self.validation():
+        for p in levels:
+            low,high = (_quantile(mean, sd, q) for q in ((1 - p) / 2, (1 + p) / 2))
+            inside = (low <= v.ratings[at]) & (v.ratings[at] <= high)
+            parts.append(pd.DataFrame(dict(fifth=group[at.numpy()], level=p, coverage=inside.numpy(), mean_width=(high - low).numpy(), rating_count=1)))
     res = pd.concat(parts).groupby(['fifth', 'level'], as_index=False).agg(dict(coverage='mean', mean_width='mean', rating_count='sum'))
-    return res.drop(columns='fifth') if by is None else res
+    return res.drop(columns='fifth') if side is None else res
+
+@patch
+def validation(self:Posterior):
+    "Positions of validation rows, and what each sample says of them [samples, n], some at a time"
+    v = self.dls.valid_ds
+    for at in torch.arange(len(v)).split(self.block):
+        yield at,*self.moments(v.users[at], v.items[at], None if v.times is None else v.times[at])
 
 @patch
 def scores(self:Posterior) -> pd.Series: # rmse, crps, log_score
     "How good the predictions of validation ratings are, doubt included"
-    v = self.dls.valid_ds
-    mean,sd = self.moments(v.users, v.items, v.times)
-    cut = [o.split(2**13, -1) for o in (mean, sd, v.ratings)]
-    crps,log = (torch.cat([f(*o) for o in zip(*cut)]).mean().item() for f in (_crps, _log_score))
-    return pd.Series(dict(rmse=(mean.mean(0) - v.ratings).square().mean().sqrt().item(), crps=crps, log_score=log))
+    sums,v = np.zeros(3),self.dls.valid_ds
+    for at,mean,sd in self.validation():
+        cut = zip(*(o.split(2**13, -1) for o in (mean, sd, v.ratings[at])))
+        for m,s,r in cut: sums += [float(o.sum()) for o in ((m.mean(0) - r).square(), _crps(m, s, r), _log_score(m, s, r))]
+    rmse,crps,log_score = sums / len(v)
+    return pd.Series(dict(rmse=rmse**.5, crps=crps, log_score=log_score))
 
 # %% ../../nbs/bayes/05_intervals.ipynb #4f773a1c
 @patch
 def plot_calibration(self:Posterior,
-    by:str|None=None, # 'user' or 'item': a line a fifth by number of training ratings
+    side:str|None=None, # 'user' or 'item': a line a fifth by number of training ratings
     ax=None # Matplotlib axes, by default new ones
 ): # The axes
     "Coverage against level"
     import matplotlib.pyplot as plt
     if ax is None: _,ax = plt.subplots(figsize=(4.5, 4.5))
-    df = self.calibration(tuple(np.linspace(.1, .95, 18).round(3)), by)
+    df = self.calibration(tuple(np.linspace(.1, .95, 18).round(3)), side)
     ax.plot([0, 1], [0, 1], color='grey', lw=1, ls=':')
-    for fifth,d in df.groupby('fifth') if by else [(None, df)]:
-        ax.plot(d.level, d.coverage, label=None if fifth is None else f'{fifth}/5' + {1: ', fewest ratings', 5: ', most ratings'}.get(fifth, ''))
-    if by: ax.legend(title=f'{by}s')
+    ends = {1: ', fewest ratings', 5: ', most ratings'}
+    for fifth,d in df.groupby('fifth') if side else [(None, df)]:
+        ax.plot(d.level, d.coverage, label=None if fifth is None else f'{fifth}/5' + ends.get(fifth, ''))
+    if side: ax.legend(title=f'{side}s')
     ax.set(xlabel='level of the interval', ylabel='share of ratings inside it', xlim=(0, 1), ylim=(0, 1), title='Calibration')
     return ax

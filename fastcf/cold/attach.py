@@ -11,80 +11,80 @@ __all__ = []
 import numpy as np
 import pandas as pd
 import torch
-from dataclasses import replace
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core import UnknownIdError,id_repr
-from ..learn.model import EmbeddingDotBias
-from ..learn.learner import CFLearner
-from ..bayes.posterior import Gaussian,link_slope,with_one
-from ..bayes.foldin import RowPrior,row_covariances,bilinear_design,tables_key,row_prior
 from ..data.features import with_ids
+from ..learn.model import EmbeddingDotBias
+from ..learn.learned import ServesNewcomers
+from ..learn.learner import CFLearner
+from ..bayes.posterior import Gaussian,augment,quadratic_form
+from ..bayes.belief import Belief
+from ..bayes.foldin import bilinear_design,row_prior,sides_of
+from ..bayes.laplace import row_covariances
+from ..rank.ials import has_ratings
 from .metadata_prior import MetadataPrior
 
 # %% ../../nbs/cold/03_attach.ipynb #c007f54d
-class Attached:
-    "A prior, and what it says of ids"
+class ServingPrior:
+    "What is believed of ids without training ratings, of one side"
     def __init__(self,
         learn:CFLearner, # The learner that it serves
         prior:MetadataPrior, # The prior
         df:pd.DataFrame # Metadata by id
-    ): self.prior,self.df,self.key = prior,df,tables_key(learn)
-
-    def ready(self,
-        learn:CFLearner # The learner
     ):
+        self.learn,self.prior,self.df = learn,prior,df
+        self.name = f'serving_{prior.side}'
+        learn.learned.keep(self.name, prior)
+
+    def ready(self):
         "Learn again where the tables have changed; an exported learner has no ratings to learn from"
-        if len(learn.dls.train_ds) and self.key != (key := tables_key(learn)): self.prior.fit(learn); self.key = key
+        known = self.learn.learned
+        if self.name in known and known.get(self.name) is self.prior or not known.complete: return self
+        known.keep(self.name, self.prior.fit(self.learn))
         return self
 
-    def gaussian(self,
-        learn:CFLearner, # The learner
+    def belief(self,
         ids # Ids
-    ) -> Gaussian: # Means [n, k], precisions [n, k, k]
-        "What is believed of some ids"
-        p,ids = self.ready(learn).prior,pd.Index(ids, tupleize_cols=False)
-        told = ids.isin(self.df.index)
-        every = p.base.gaussian
-        mean,precision = every.mean.repeat(len(ids), 1),every.precision.repeat(len(ids), 1, 1)
+    ) -> Belief: # About the rows of these ids, in this order
+        "What is believed of some ids; of one without metadata, what is believed of anyone"
+        p,ids = self.ready().prior,pd.Index(ids, tupleize_cols=False)
+        told,anyone = ids.isin(self.df.index),p.base.prior
+        mean,precision = anyone.mean.repeat(len(ids), 1),anyone.precision.repeat(len(ids), 1, 1)
         if told.any():
-            at,g = torch.as_tensor(np.flatnonzero(told), device=mean.device),p.prior(self.df, ids[told])
-            mean[at],precision[at] = g.mean,g.precision
-        return Gaussian(mean, precision)
+            at,some = torch.as_tensor(np.flatnonzero(told), device=mean.device),p.prior(self.df, ids[told]).prior
+            mean[at],precision[at] = some.mean,some.precision
+        return Belief(Gaussian(mean, precision), p.base.likelihood)
 
-    def serve(self,
-        learn:CFLearner, # The learner
-        ids # Ids
-    ) -> Gaussian: # As `gaussian`
-        "What is believed of some ids that were asked for: a missing one, text where ids are numbers, or the other way round, is a mistake"
+    def check(self,
+        ids # Ids without training ratings
+    ): # The same
+        "A missing id, text where ids are numbers, or the other way round, is a mistake and no newcomer"
         vocab,new = self.prior.vocab,pd.Index(ids, tupleize_cols=False).difference(self.df.index, sort=False)
         odd = [i for i in new if pd.isna(i) or isinstance(i, str) == (vocab.ids.dtype.kind in 'iuf')]
         if odd: raise UnknownIdError(vocab.name, odd, vocab.why_unknown(odd))
-        return self.gaussian(learn, ids)
-
-    def row_prior(self,
-        learn:CFLearner, # The learner
-        ids # Ids
-    ) -> RowPrior: # With one normal distribution an id
-        "What is believed of some ids, and what their ratings are measured with: as `fold_in` takes it"
-        g = self.gaussian(learn, ids)
-        return replace(self.prior.base, gaussian=g)
+        return ids
 
 # %% ../../nbs/cold/03_attach.ipynb #025f90f5
-def _serves(learn, o, is_item):
+def _serves(learn, o, side):
     "What `attach_prior` was given, as a prior with metadata"
-    c,side = learn.dls.catalog,'items' if is_item else 'users'
-    vocab,known = (c.item, c.items) if is_item else (c.user, c.users)
-    if o is True: o = MetadataPrior(learn, is_item)
+    c = learn.dls.catalog
+    vocab,known = sides_of(c, side)[0],c.items if side == 'item' else c.users
+    if o is True: o = MetadataPrior(learn, side)
     if isinstance(o, MetadataPrior):
-        if o.is_item != is_item or o.vocab != vocab: raise ValueError(f"{side}: expected a prior of this learner's {side}, got one of {'items' if o.is_item else 'users'} such as {id_repr(o.vocab[0])}. Make it with {type(o).__name__}(learn, is_item={is_item}, ...).")
-        return Attached(learn, o, o.df)
-    if not isinstance(o, pd.DataFrame): raise TypeError(f"{side}: expected a MetadataPrior, ProxyQuestions, a frame of metadata or True, got {type(o).__name__}")
+        if o.side != side or o.vocab != vocab:
+            raise ValueError(f"{side}s: expected a prior of this learner's {side}s, got one of {o.side}s such as {id_repr(o.vocab[0])}. "
+                             f"Make it with {type(o).__name__}(learn, side={side!r}, ...).")
+        return ServingPrior(learn, o, o.df)
+    if not isinstance(o, pd.DataFrame):
+        raise TypeError(f"{side}s: expected a MetadataPrior, ProxyQuestions, a frame of metadata or True, got {type(o).__name__}")
     df = with_ids(o if vocab.name not in o else o.set_index(vocab.name))
-    if df.index.isin(vocab.ids).any(): return Attached(learn, p := MetadataPrior(learn, is_item, df), p.df)
-    if known is None: raise ValueError(f"{side}: none of the {len(df)} ids has ratings, such as {id_repr(df.index[0])}, so there is nothing to learn from. Add the metadata of {side} that have, or pass {side}= to the loaders.")
-    return Attached(learn, MetadataPrior(learn, is_item), pd.concat([known, df]))
+    if df.index.isin(vocab.ids).any(): return ServingPrior(learn, p := MetadataPrior(learn, side, df), p.df)
+    if known is None:
+        raise ValueError(f"{side}s: none of the {len(df)} ids has ratings, such as {id_repr(df.index[0])}, so there is nothing to learn from. "
+                         f"Add the metadata of {side}s that have, or pass {side}s= to the loaders.")
+    return ServingPrior(learn, MetadataPrior(learn, side), pd.concat([known, df]))
 
 # %% ../../nbs/cold/03_attach.ipynb #2f510822
 @patch
@@ -93,8 +93,9 @@ def attach_prior(self:CFLearner,
     items=None # As for `users`; `None` leaves what is attached
 ) -> CFLearner: # This learner
     "Serve users and items without training ratings by what is believed of them"
-    new = {j: _serves(self, o, j) for j,o in ((False, users), (True, items)) if o is not None}
-    self.priors = self.priors | new
+    new = {side: _serves(self, o, side) for side,o in (('user', users), ('item', items)) if o is not None}
+    old = {} if self.learned.newcomers is None else self.learned.newcomers.priors
+    if old | new: self.learned.serve(Newcomers(self, old | new))
     return self
 
 @patch
@@ -103,62 +104,82 @@ def detach_prior(self:CFLearner,
     items:bool=True # That of items
 ) -> CFLearner: # This learner
     "Take priors off: ids without training ratings are errors again"
-    self.priors = {j: p for j,p in self.priors.items() if not (items if j else users)}
+    old = {} if self.learned.newcomers is None else self.learned.newcomers.priors
+    left = {side: p for side,p in old.items() if not (items if side == 'item' else users)}
+    self.learned.serve(Newcomers(self, left) if left else None)
     return self
 
 # %% ../../nbs/cold/03_attach.ipynb #888f5fc4
-def _side(learn, ids, rows, is_item, spread):
-    "Vectors [n, k] of ids, from the tables or, where the row is -1, from the prior; and their covariances [n, k, k] if asked for"
-    own = bilinear_design(learn.model, is_item)[2]
-    new,at = rows < 0,torch.as_tensor(rows, device=own.device)
-    mean,cov = own[at],own.new_zeros(len(rows), own.shape[1], own.shape[1]) if spread else None
-    if new.any():
-        g = learn.priors[is_item].serve(learn, pd.Index(ids, tupleize_cols=False)[new])
-        mean[at < 0] = g.mean
-        if spread: cov[at < 0] = g.cov()
-    if spread and not new.all(): cov[at >= 0] = row_covariances(learn, torch.as_tensor(rows[~new]), is_item)[0]
-    return mean,cov
+BUDGET = 2**22 # numbers of matrices at a time: 16 MB
 
-def _product(u, v, cu, cv):
+def score_of_two(u, v, cov_u=None, cov_v=None):
     "Scores of pairs of vectors [n, k] before the link, and the variances of these, if there are covariances"
     raw = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
-    if cu is None: return raw,None
-    a,x = with_one(v),with_one(u)
-    both = (cu[:, :-1, :-1] * cv[:, :-1, :-1]).sum((1, 2))
-    return raw,torch.einsum('nk,nkl,nl->n', a, cu, a) + torch.einsum('nk,nkl,nl->n', x, cv, x) + both
+    if cov_u is None: return raw,None
+    both = (cov_u[:, :-1, :-1] * cov_v[:, :-1, :-1]).sum((1, 2))
+    return raw,quadratic_form(augment(v), cov_u) + quadratic_form(augment(u), cov_v) + both
+
+class Newcomers(ServesNewcomers):
+    "What is believed of users and items without training ratings, as `predict` and `recommend` ask for it"
+    def __init__(self,
+        learn:CFLearner, # The learner
+        priors:dict # `ServingPrior` by side, 'user' or 'item'
+    ): self.learn,self.priors = learn,priors
+
+    def _vectors(self, ids, rows, side, spread):
+        "Vectors [n, k] of ids, from the tables or, where the row is -1, from the prior; and their covariances [n, k, k] if asked for"
+        own = bilinear_design(self.learn.model, side)[2]
+        new,at = rows < 0,torch.as_tensor(rows, device=own.device)
+        mean,cov = own[at],own.new_zeros(len(rows), own.shape[1], own.shape[1]) if spread else None
+        if new.any():
+            prior = self.priors[side]
+            belief = prior.belief(prior.check(pd.Index(ids, tupleize_cols=False)[new]))
+            mean[at < 0] = belief.mean
+            if spread: cov[at < 0] = belief.cov()
+        if spread and not new.all(): cov[at >= 0] = row_covariances(self.learn, torch.as_tensor(rows[~new]), side)
+        return mean,cov
+
+    def _noise(self, rows):
+        "Noise of each pair: that which was estimated with the prior of its new side, or the mean of both where both are new"
+        noise = np.stack([np.where(r < 0, p.ready().prior.base.likelihood.noise if p else np.nan, np.nan) for r,p in zip(rows, map(self.priors.get, ('user', 'item')))])
+        return np.nanmean(noise, 0)
 
 # %% ../../nbs/cold/03_attach.ipynb #b5bf02b5
-_PAIRS = 2**12 # at a time
-
 @patch
 @torch.no_grad()
-def _predict_new(self:CFLearner, df, spread):
-    "Predictions and standard deviations of pairs of which a side has no training ratings; NaN where no prior serves it"
+def predict(self:Newcomers,
+    df:pd.DataFrame, # Pairs: users, then items
+    spread:bool # Whether standard deviations are wanted
+) -> tuple: # Predictions and standard deviations of ratings, float32 [n]; NaN where no prior serves an id
+    "Predictions of pairs of which a side has no training ratings"
     preds,std = np.full((2, len(df)), np.nan, 'float32')
-    rows = [self.dls.rows_with_ratings(df.iloc[:, j], j == 1, 'nan') for j in range(2)]
-    ok = np.flatnonzero(np.all([(r >= 0) | (j in self.priors) for j,r in enumerate(rows)], 0))
-    for at in np.split(ok, range(_PAIRS, len(ok), _PAIRS)) if len(ok) else ():
-        sides = []
-        for j in range(2):
+    rows = [self.learn.dls.rows_with_ratings(df.iloc[:, j], j == 1, 'nan') for j in range(2)]
+    ok = np.flatnonzero(np.all([(r >= 0) | (side in self.priors) for side,r in zip(('user', 'item'), rows)], 0))
+    like,step = row_prior(self.learn, 'user').likelihood,max(1, BUDGET // row_prior(self.learn, 'user').mean.numel()**2)
+    for at in np.split(ok, range(step, len(ok), step)) if len(ok) else ():
+        parts = []
+        for j,side in enumerate(('user', 'item')):
             code,ids = pd.factorize(df.iloc[at, j], use_na_sentinel=False)
             first = np.unique(code, return_index=True)[1]
-            sides.append([None if o is None else o[code] for o in _side(self, ids, rows[j][at][first], j == 1, spread)])
-        (u,cu),(v,cv) = sides
-        raw,var = _product(u, v, cu, cv)
-        fit,slope = link_slope(raw, self.model.y_range)
+            parts.append([None if o is None else o[code] for o in self._vectors(ids, rows[j][at][first], side, spread)])
+        (u,cov_u),(v,cov_v) = parts
+        raw,var = score_of_two(u, v, cov_u, cov_v)
+        fit,slope = like.link(raw)
         preds[at] = fit.cpu().numpy()
-        if spread: std[at] = (slope.square() * var + next(iter(self.priors.values())).prior.base.noise).sqrt().cpu().numpy()
+        if spread: std[at] = np.sqrt((slope.square() * var).cpu().numpy() + self._noise([r[at] for r in rows]))
     return preds,std
 
-# %% ../../nbs/cold/03_attach.ipynb #ea82bd8d
 @patch
 @torch.no_grad()
-def _new_scorer(self:CFLearner, items):
-    "A function that completes scores: rows of users without training ratings, columns of `items` beyond the tables"
-    m,n = self.model,len(self.dls.catalog.item)
-    v = self.priors[True].serve(self, items[n:]).mean if len(items) > n else None
+def scorer(self:Newcomers,
+    items # Ids of the catalog's items, then of new ones
+): # A function of scores [b, items], ids and rows of users
+    "What completes scores: rows of users without training ratings, columns of `items` beyond the tables"
+    m,n = self.learn.model,len(self.learn.dls.catalog.item)
+    v = None
+    if len(items) > n: v = self.priors['item'].belief(self.priors['item'].check(items[n:])).mean
     def complete(scores, users, rows):
-        u,new = _side(self, users, rows.numpy(), False, False)[0],rows < 0
+        u,new = self._vectors(users, rows.numpy(), 'user', False)[0],rows < 0
         if new.any(): scores[new] = m.link(u[new, :-1] @ m.item_weight.weight.T + u[new, -1:] + m.item_bias.weight.T).float()
         return scores if v is None else torch.cat([scores, m.link(u[:, :-1] @ v[:, :-1].T + u[:, -1:] + v[:, -1])], 1)
     return complete
@@ -170,8 +191,10 @@ def export(self:CFLearner,
     fname='export.pkl', # Name of the file, in the learner's path
     **kwargs
 ):
-    "As fastai's, with what `fold_in` and attached priors must have learned from the ratings, which stay behind"
-    if isinstance(self.model, EmbeddingDotBias):
-        for j in (False, True): row_prior(self, j)
-        for p in self.priors.values(): p.ready(self)
+    "As fastai's, with what lists, `fold_in` and attached priors must have learned from the ratings, which stay behind"
+    if len(self.dls.train_ds) and has_ratings(self.dls.train_ds): self.choice # learned now, if it was not
+    if isinstance(self.model, EmbeddingDotBias) and self.learned.complete:
+        for side in ('user', 'item'): row_prior(self, side)
+        for name in ('spread', 'rating_limits'): self.learned.get(name)
+        for p in (self.learned.newcomers.priors if self.learned.newcomers is not None else {}).values(): p.ready()
     Learner.export(self, fname, **kwargs)

@@ -12,28 +12,27 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import show_progress
-from ..core import RatingsError
+
+from ..core import RatingsError,check_side,show_progress
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
-from ..bayes.posterior import Gaussian
-from ..bayes.foldin import estimate_prior
-from .metadata_prior import MetadataPrior,expected_ratings,fold_in_prior,rating_variance
+from ..bayes.foldin import estimate_prior,sides_of
+from .metadata_prior import MetadataPrior
 
 # %% ../../nbs/cold/04_curves.ipynb #659116b0
 @patch
 def errors_by_count(self:CFLearner,
-    by:str='item', # By the training ratings of the row's 'item' or of its 'user'
+    side:str='item', # By the training ratings of the row's 'item' or of its 'user'
     edges:tuple=(0, 1, 3, 6, 11, 21, 51, 101), # First number of ratings of each group
     interval:float=.9 # Share of ratings that intervals should hold
 ) -> pd.DataFrame: # rating_count (the group, as text), rows, rmse, mae, coverage, width (mean, of the intervals)
     "Errors of validation rows by how many training ratings their item or user has"
-    if by not in ('item', 'user'): raise ValueError(f"by: expected 'item' or 'user', got {by!r}")
+    check_side(side)
     if not len(edges) or list(edges) != sorted(set(edges)): raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
     c,v = self.dls.catalog,self.dls.valid_ds
     if not len(v): raise RatingsError([dict(column='valid_pct', fault="there are no validation rows to measure", count=0, rows=[], fix="Make the loaders with valid_pct above 0, or with a splitter")])
     p = self.predict(pd.DataFrame({c.user.name: c.user[v.users.numpy()], c.item.name: c.item[v.items.numpy()]}), unknown='nan', interval=interval)
-    n = self.dls.counts(by == 'item').numpy()[(v.items if by == 'item' else v.users).numpy()]
+    n = self.dls.counts(side == 'item').numpy()[(v.items if side == 'item' else v.users).numpy()]
     names = [f'{a}' if b == a + 1 else f'{a} to {b - 1}' for a,b in zip(edges, edges[1:])] + [f'{edges[-1]} or more']
     e = p.prediction - v.ratings.numpy()
     df = pd.DataFrame(dict(at=np.searchsorted(edges, n, side='right') - 1, rows=1, rmse=e**2, mae=e.abs(), coverage=(p.low <= v.ratings.numpy()) & (v.ratings.numpy() <= p.high), width=p.high - p.low))
@@ -43,40 +42,40 @@ def errors_by_count(self:CFLearner,
 # %% ../../nbs/cold/04_curves.ipynb #220c9894
 @patch
 def plot_errors_by_count(self:CFLearner,
-    by:str='item', # As for `errors_by_count`
+    side:str='item', # As for `errors_by_count`
     ax=None, # Matplotlib axes, by default new ones
     **kwargs # As for `errors_by_count`
 ): # The axes
     "RMSE of validation rows by how many training ratings their item or user has"
     import matplotlib.pyplot as plt
     if ax is None: _,ax = plt.subplots(figsize=(7, 3.5))
-    df = self.errors_by_count(by, **kwargs)
+    df = self.errors_by_count(side, **kwargs)
     bars = ax.bar(df.rating_count, df.rmse, color='C0')
     ax.bar_label(bars, [f'{n:,}' for n in df.rows], fontsize=8)
-    ax.set(xlabel=f'training ratings of the {by}', ylabel='RMSE, stars', title=f'Validation ratings by how well their {by} is known (numbers: ratings)', ylim=(0, df.rmse.max() * 1.15))
+    ax.set(xlabel=f'training ratings of the {side}', ylabel='RMSE, stars', title=f'Validation ratings by how well their {side} is known (numbers: ratings)', ylim=(0, df.rmse.max() * 1.15))
     ax.tick_params(axis='x', labelrotation=20)
     return ax
 
 # %% ../../nbs/cold/04_curves.ipynb #761c0b2c
-class _Arrivals:
+class Arrivals:
     "New rows of one side whose ratings come one by one"
-    def __init__(self, learn, answers, test, is_item, seed):
-        c = learn.dls.catalog
-        self.own,self.other,self.rating = (c.item.name, c.user.name, c.rating_name) if is_item else (c.user.name, c.item.name, c.rating_name)
+    def __init__(self, learn, answers, test, side, seed):
+        own,self.others = sides_of(learn.dls.catalog, side)
+        self.own,self.other,self.rating = own.name,self.others.name,learn.dls.catalog.rating_name
         for name,df in (('answers', answers), ('test', test)):
-            if lost := [o for o in (self.own, self.other, self.rating) if o not in df]: raise ValueError(f"{name}: no column {lost[0]!r}; there are {list(df.columns)}. Rename one.")
-        self.others = c.user if is_item else c.item
-        known = self.others.ids[(learn.dls.counts(not is_item) > 0).numpy()]
+            lost = [o for o in (self.own, self.other, self.rating) if o not in df]
+            if lost: raise ValueError(f"{name}: no column {lost[0]!r}; there are {list(df.columns)}. Rename one.")
+        known = self.others.ids[(learn.dls.counts(side != 'item') > 0).numpy()]
         said,self.test = (df[df[self.other].isin(known)] for df in (answers, test))
         if not len(self.test): raise ValueError(f"test: none of its {self.other}s has training ratings, so there is nothing to measure")
         said = said.sample(frac=1, random_state=seed)
         self.said,self.ids = said.assign(_n=said.groupby(self.own).cumcount()),Vocab(np.concatenate([said[self.own], self.test[self.own]]), self.own)
-        self.at = torch.as_tensor(self.ids.rows(self.test[self.own])),torch.as_tensor(self.others.rows(self.test[self.other]))
+        self.rows,self.cols = self.ids.rows(self.test[self.own]),self.others.rows(self.test[self.other])
 
-    def after(self, prior, base, n):
-        "Beliefs after the first `n` ratings of each"
+    def after(self, belief, n):
+        "Belief after the first `n` ratings of each"
         s = self.said[self.said._n < n]
-        return fold_in_prior(prior, base, self.ids.rows(s[self.own]), self.others.rows(s[self.other]), s[self.rating].to_numpy())
+        return belief.after(self.ids.rows(s[self.own]), self.others.rows(s[self.other]), s[self.rating])
 
 # %% ../../nbs/cold/04_curves.ipynb #ff3252eb
 @torch.no_grad()
@@ -85,24 +84,23 @@ def first_ratings(
     answers:pd.DataFrame, # Ratings of new rows that come one by one: columns as in training
     test:pd.DataFrame, # Their ratings to predict
     priors:dict|None=None, # Name to `MetadataPrior` or `ProxyQuestions`; beside them always 'the same for all'
-    is_item:bool=True, # New items, or new users
+    side:str='item', # New rows of which side, 'user' or 'item'
     counts:tuple=(0, 1, 2, 5, 10, 20), # Numbers of ratings after which to predict
     rating_range:tuple|None=(1, 5), # Predictions beyond it are moved to its ends
     seed:int=0 # Seed of the order in which ratings come
 ) -> pd.DataFrame: # start, ratings (at most, of each new row), rmse, log_score (mean log density), coverage (of 90 % intervals)
     "Error against the first ratings of new rows"
-    new,res = _Arrivals(learn, answers, test, is_item, seed),[]
-    base,y = estimate_prior(learn, is_item),torch.tensor(new.test[new.rating].to_numpy(dtype='float32'))
-    one = base.gaussian
-    starts = {'the same for all': (base, Gaussian(one.mean.expand(len(new.ids), -1), one.precision.expand(len(new.ids), -1, -1)))}
-    starts |= {name: (p.base, p.prior(ids=new.ids.ids)) for name,p in (priors or {}).items()}
+    new,res = Arrivals(learn, answers, test, side, seed),[]
+    y = torch.tensor(new.test[new.rating].to_numpy(dtype='float32'))
+    starts = {'the same for all': estimate_prior(learn, side).of(len(new.ids))}
+    starts |= {name: p.prior(ids=new.ids.ids) for name,p in (priors or {}).items()}
     for name,n in show_progress([(name, n) for name in starts for n in counts], leave=False):
-        base,start = starts[name]
-        g = new.after(start, base, n)
-        fit,var = expected_ratings(g, base, *new.at).cpu(),rating_variance(g, base, *new.at).cpu()
+        belief = new.after(starts[name], n)
+        fit,var = belief.expected(new.cols, new.rows).cpu(),belief.variance(new.cols, new.rows).cpu()
         e = (fit if rating_range is None else fit.clamp(*rating_range)) - y
         log = -.5 * ((fit - y).square() / var + (2 * torch.pi * var).log())
-        res.append((name, n, e.square().mean().sqrt().item(), log.mean().item(), ((fit - y).abs() < 1.645 * var.sqrt()).float().mean().item()))
+        inside = (fit - y).abs() < 1.645 * var.sqrt()
+        res.append((name, n, e.square().mean().sqrt().item(), log.mean().item(), inside.float().mean().item()))
     return pd.DataFrame(res, columns=['start', 'ratings', 'rmse', 'log_score', 'coverage'])
 
 # %% ../../nbs/cold/04_curves.ipynb #c4333947

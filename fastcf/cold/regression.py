@@ -21,37 +21,37 @@ from fastcore.basics import ifnone
 from fastcore.foundation import L
 from ..core import show_progress
 from ..learn.learner import CFLearner
-from ..bayes.posterior import Gaussian,cholesky,link_slope
-from ..bayes.foldin import RowPrior,row_posteriors,rows_to_learn_from
+from ..bayes.posterior import Gaussian,cholesky
+from ..bayes.belief import Belief
+from ..bayes.foldin import row_posteriors,rows_to_learn_from
 
 # %% ../../nbs/cold/00_regression.ipynb #8d0306d3
 class Targets:
     "Vectors of rows that have ratings, and ratings by which predicted vectors are judged"
     def __init__(self,
         learn:CFLearner, # A fitted learner
-        is_item:bool, # Rows of items, or of users
-        base:RowPrior, # Its noise, and the vectors of the other side
+        side:str, # Rows of 'user' or of 'item'
+        base:Belief, # What is believed of any row: its noise, and the vectors of the other side
         max_rows:int, # Rows to learn from; of more, so many are sampled
         seed:int, # Seed of samples
         max_ratings:int=50_000 # Ratings to judge by; of more, so many are sampled
     ):
-        self.rows,*_,post = row_posteriors(learn, is_item, max_rows, seed, base.noise)
-        self.x,self.cov,self.base = post.mean,post.cov(),base
-        self.n = learn.dls.counts(is_item)[self.rows].to(self.x)
-        _,row,col,r = rows_to_learn_from(learn.dls.train_ds, is_item, max_rows, seed)
+        like = self.likelihood = base.likelihood
+        self.rows,*_,post = row_posteriors(learn, side, max_rows, seed, like.noise)
+        self.x,self.cov = post.mean,post.cov()
+        self.n = learn.dls.counts(side == 'item')[self.rows].to(self.x)
+        _,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
         at = torch.randperm(len(r), generator=torch.Generator().manual_seed(seed))[:max_ratings]
-        self.row,self.r = (o[at].to(self.x.device) for o in (row, r))
-        self.v,self.offsets = (o[col[at].to(o.device)] for o in (base.vectors, base.offsets))
+        self.row,self.col,self.r = (o[at].to(self.x.device) for o in (row, col, r))
 
     def error(self,
         x:Tensor # Predicted vectors [n, k]
     ) -> float: # In stars
         "Root mean squared error of the ratings, were these the vectors"
-        fit = link_slope((x[self.row] * self.v).sum(1) + self.offsets, self.base.y_range)[0]
-        return float((fit - self.r).square().mean().sqrt())
+        return float((self.likelihood.mean(x[self.row], self.col) - self.r).square().mean().sqrt())
 
 # %% ../../nbs/cold/00_regression.ipynb #ef5b382a
-def _parts(n, folds, seed):
+def fold_of_rows(n, folds, seed):
     "Which of `folds` parts each of `n` rows is in"
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % min(folds, n)
 
@@ -65,9 +65,9 @@ def _ridge(f, x, w, strengths):
     b = vec.T @ (f.T @ ((x - xm) * w).double()) # [d, k]
     return fm,xm,[(vec @ (b / (val + s)[:, None])).to(x.dtype) for s in strengths],val,vec
 
-def _held_out(f, x, w, strengths, folds, seed):
+def held_out(f, x, w, strengths, folds, seed):
     "Vectors predicted from weights that never saw the row, for each strength [s, n, k]"
-    part = _parts(len(f), folds, seed).to(f.device)
+    part = fold_of_rows(len(f), folds, seed).to(f.device)
     res = x.new_empty(len(strengths), *x.shape)
     for j in part.unique():
         out = part == j
@@ -97,7 +97,7 @@ class Ridge:
     ):
         if isinstance(error, Tensor): m,error = error,lambda p: float(((x - p) @ m * (x - p)).sum() / len(x))
         weights = ifnone(weights, {'1': x.new_ones(len(x))})
-        held = {k: _held_out(f, x, w, self.strengths, folds, seed) for k,w in weights.items()}
+        held = {k: held_out(f, x, w, self.strengths, folds, seed) for k,w in weights.items()}
         self.held_out = pd.DataFrame({k: [error(p) for p in ps] for k,ps in held.items()}, index=pd.Index(self.strengths, name='strength'))
         s,j = np.unravel_index(self.held_out.to_numpy().argmin(), self.held_out.shape)
         self.strength,self.weighted = self.strengths[s],self.held_out.columns[j]
@@ -173,11 +173,12 @@ class Tabular:
         cbs=None # Callbacks of each fit
     ):
         self.columns,self.args = columns,dict(epochs=epochs, lr=lr, layers=list(layers), ps=ps, wd=wd, bs=bs, cbs=cbs, seed=seed)
-        moment = targets.base.vectors.T @ targets.base.vectors / len(targets.base.vectors)
-        self.x_mean,self.turn = (w[:, None] * targets.x).sum(0) / w.sum(),cholesky(moment + 1e-4 * moment.diagonal().mean() * torch.eye(len(moment), device=f.device))
+        moment = targets.likelihood.second_moment
+        self.x_mean = (w[:, None] * targets.x).sum(0) / w.sum()
+        self.turn = cholesky(moment + 1e-4 * moment.diagonal().mean() * torch.eye(len(moment), device=f.device))
         y = (targets.x - self.x_mean) @ self.turn
         self.scale = y.square().mean().sqrt()
-        part,said = _parts(len(f), folds, seed).to(f.device),targets.x.new_empty(epochs, *targets.x.shape)
+        part,said = fold_of_rows(len(f), folds, seed).to(f.device),targets.x.new_empty(epochs, *targets.x.shape)
         for j in show_progress(part.unique().tolist(), leave=False):
             out = part == j
             self._fit(f[~out], y[~out], w[~out], epochs, watch := _Watch(*self._inputs(f[out])))

@@ -12,27 +12,27 @@ import numpy as np
 import torch
 from torch import Tensor
 from fastcore.basics import listify,patch
-from ..core import stable_topk
-from ..bayes.posterior import Gaussian,group_ratings,link_slope,posterior_link,with_one
-from .questions import Beliefs,Interviewer,Lessons
+from ..bayes.posterior import augment
+from ..bayes.belief import Belief,RowLikelihood
+from .questions import Interviewer,Newcomer,Questions,adaptive_page
 
 # %% ../../nbs/interview/01_topics.ipynb #70910731
 class Topics:
-    "Values of items' attributes as questions: their vectors, how far their items differ from them, and which items these are"
+    "Values of items' attributes as questions: how answers about them come from a newcomer's vector, and which items they are of"
     def __init__(self,
         interviewer:Interviewer, # What newcomers share
         proxies # `ProxyQuestions` of items, or a list of them, one an attribute
     ):
         self.interviewer,self.attributes,self.keys,parts = interviewer,[],[],[] # keys: (attribute, value)
-        ids = interviewer.learn.dls.catalog.item.ids
+        ids,like = interviewer.learn.dls.catalog.item.ids,interviewer.base.likelihood
         for q in listify(proxies):
             values = q.encoder.values
             g,shares = q.vectors(values),q._features(q.df, ids)
             self.attributes.append(q.encoder.attribute)
             self.keys += [(q.encoder.attribute, v) for v in values]
-            parts.append((g.mean, g.cov() + q.model.residual, (shares[:, :len(values)] > 0).float().to_sparse()))
-        mean,self.spread,self.members = (torch.cat(o, d) for o,d in zip(zip(*parts), (0, 0, 1)))
-        self.vectors,self.offsets = with_one(mean),mean[:, -1] # as a user's vector meets them
+            parts.append((g.mean.cpu(), (g.cov() + q.model.residual).cpu(), (shares[:, :len(values)] > 0).float().cpu().to_sparse()))
+        mean,spread,self.members = (torch.cat(o, d) for o,d in zip(zip(*parts), (0, 0, 1)))
+        self.likelihood = RowLikelihood(augment(mean), mean[:, -1], like.noise, like.y_range, spread)
 
     def __len__(self): return len(self.keys)
     def rows(self, keys): return np.array([self.keys.index(k) for k in keys], dtype='int64')
@@ -40,27 +40,14 @@ class Topics:
 
 # %% ../../nbs/interview/01_topics.ipynb #70910a46
 @patch
-def noise(self:Topics,
-    mean:Tensor, # Newcomers' vectors [n, k]
-    t:Tensor # Topics [n]
-) -> Tensor: # Variances [n], in squared stars
-    "How far an answer may be from what the vectors say"
-    base,user = self.interviewer.base,with_one(mean)
-    slope = link_slope((mean * self.vectors[t]).sum(1) + self.offsets[t], base.y_range)[1]
-    return base.noise + torch.einsum('nk,nkl,nl->n', user, self.spread[t], user) * slope.square()
-
-@patch
 def update(self:Topics,
-    taste:Gaussian, # Belief of newcomers' vectors [rows, k]
+    taste:Belief, # About newcomers' vectors
     rows, # Row of each answer [n]
-    t, # Its topic
+    topics, # Its topic
     ratings # Its stars
-) -> Gaussian: # Beliefs after the answers
+) -> Belief: # After the answers
     "What answers about topics say of newcomers"
-    rows,t = (torch.as_tensor(o).long() for o in (rows, t))
-    if not len(rows): return taste
-    groups = group_ratings(rows, t, len(taste.mean))
-    return posterior_link(groups, self.vectors, self.offsets[t], torch.as_tensor(ratings).float(), taste, 1 / self.noise(taste.mean[rows], t), self.interviewer.base.y_range)
+    return taste.after(rows, topics, ratings, self.likelihood) if len(rows) else taste
 
 @patch
 def known(self:Topics,
@@ -69,39 +56,27 @@ def known(self:Topics,
     "Chances that newcomers have an opinion"
     return 1 - (self.members.T @ (1 - seen).log().T).T.exp()
 
+@patch
+def questions(self:Topics,
+    newcomer:Newcomer # What is believed of some
+) -> Questions: # One a topic
+    "Topics as questions; what they teach of habits is left out"
+    like,mean,count = self.likelihood,newcomer.taste.mean,len(self)
+    rows,cols = torch.arange(len(mean)).repeat_interleave(count),torch.arange(count).repeat(len(mean))
+    slope = like.link(like.linear(mean))[1]
+    noise = like.noise_at(mean[rows], cols).view(len(mean), count) / slope.square().clamp(min=1e-6)
+    none = torch.zeros(len(mean), count, self.interviewer.exposure.audiences.shape[1])
+    return Questions(like.vectors.expand(len(mean), -1, -1), self.known(newcomer.seen), noise, none, torch.ones(len(mean), count))
+
 # %% ../../nbs/interview/01_topics.ipynb #70910d5b
 @patch
 @torch.no_grad()
 def choose(self:Topics,
-    b:Beliefs, # About some newcomers
+    newcomer:Newcomer, # What is believed of some
     asked:Tensor, # Which items are not asked about, bool [rows, items]
     done:Tensor, # Which topics are not, bool [rows, topics]
-    size:int, # Questions a page
-    wide:int=1000, # Items looked at, as in `adaptive_page`
-    narrow:int=200 # Items that the page is made from
+    size:int # Questions a page
 ) -> Tensor: # Row numbers of items; topics are numbered after them [rows, size]
     "The items and topics that teach most together"
-    teach,n = self.interviewer,asked.shape[1]
-    chance = b.seen.masked_fill(asked | (teach.counts == 0), -1)
-    cand = stable_topk(chance, wide)[1]
-    lessons = Lessons(teach, b).on(cand)
-    cand = cand.gather(1, stable_topk(lessons.falls().masked_fill(chance.gather(1, cand) < 0, -1), max(narrow, size))[1])
-    _add(lessons.on(cand), self, b)
-    gone,cand = torch.cat([chance.gather(1, cand) < 0, done], 1),torch.cat([cand, n + torch.arange(len(self)).expand(len(cand), -1)], 1)
-    picks,r = [],torch.arange(len(cand))
-    for _ in range(min(size, int((~gone).sum(1).min()))):
-        j = lessons.falls().masked_fill(gone, -1).argmax(1)
-        picks.append(cand[r, j]); gone[r, j] = True
-        lessons.asked(j)
-    return torch.stack(picks, 1) if picks else cand[:, :0]
-
-# %% ../../nbs/interview/01_topics.ipynb #70910e62
-def _add(lessons, topics, b):
-    "Put topics behind the items of `lessons`"
-    rows,t = len(lessons.p),len(topics)
-    wide = lambda x: x.expand(rows, t, *x.shape[1:])
-    slope = link_slope(b.taste.mean @ topics.vectors.T + topics.offsets, topics.interviewer.base.y_range)[1]
-    noise = topics.noise(b.taste.mean.repeat_interleave(t, 0), torch.arange(t).repeat(rows)).reshape(rows, t) / slope.square().clamp(min=1e-6)
-    habits = torch.zeros(t, lessons.audience.shape[-1])
-    for name,x in (('v', wide(topics.vectors)), ('p', topics.known(b.seen)), ('noise', noise), ('audience', wide(habits)), ('seen_noise', torch.ones(rows, t))):
-        setattr(lessons, name, torch.cat([getattr(lessons, name), x], 1))
+    asked = asked | (self.interviewer.counts == 0)
+    return adaptive_page(self.interviewer, newcomer, asked, size, self.questions(newcomer), done)[0]

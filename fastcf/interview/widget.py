@@ -31,7 +31,9 @@ def _title(row, name):
     "Title of a row of a frame, or its id, and its year, as text that is safe in HTML"
     year = row.get('year')
     if row.get('kind', name) != name: year = row['kind']
-    return escape(str(row.get('title', row[name]))),'' if year is None or pd.isna(year) else f'{year:g}' if isinstance(year, (int, float, np.number)) else escape(str(year))
+    title = row.get('title', row[name])
+    if isinstance(title, tuple): title = title[1] # a topic's value
+    return escape(str(title)),'' if year is None or pd.isna(year) else f'{year:g}' if isinstance(year, (int, float, np.number)) else escape(str(year))
 
 def _poster(row, name):
     "Title and year in the place of a poster, in a colour of its own"
@@ -68,7 +70,7 @@ def _replied(interview):
     res = {}
     for what,o in interview.log:
         if what in ('answer', 'reply'): res.update({k: 'unseen' if v is None else v for k,v in o.items()})
-        elif what == 'unsay': res.update(dict.fromkeys(o, 'skip'))
+        elif what == 'retract': res.update(dict.fromkeys(o, 'skip'))
     return res
 
 def _head(interview, said):
@@ -129,7 +131,7 @@ class _View:
 def said(self:_View, item, value):
     "A reply was chosen; a second choice for the same item takes the place of the first"
     iv = self.interview
-    if iv.log[-1][0] in ('reply', 'unsay') and list(iv.log[-1][1]) == [item]: iv.log.pop()
+    if iv.log[-1][0] in ('reply', 'retract') and list(iv.log[-1][1]) == [item]: iv.log.pop()
     if value == 'skip': iv.skip([item])
     else: iv.answer({item: None if value == 'unseen' else value}, done=False)
 

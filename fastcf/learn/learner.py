@@ -25,6 +25,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from ..core import RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
+from .learned import Learned
 from .model import EmbeddingDotBias,check_model,model_device
 from .means import baseline_errors,mean_biases,means_of,sparseness
 from .optim import table_optimizer
@@ -66,7 +67,12 @@ def lower_is_better(
 # %% ../../nbs/learn/02_learner.ipynb #cb9a5d08
 class CFLearner(Learner):
     "A `Learner` for ratings: ids in, ids out"
-    priors = {} # of users (False) and of items (True): what serves ids without training ratings, see `attach_prior`
+    @property
+    def learned(self):
+        "What was worked out from the tables and the ratings, forgotten when they change"
+        if '_learned' not in self.__dict__: self._learned = Learned(self)
+        return self._learned
+
     def _bn_bias_state(self, with_bias):
         biases = L(row_biases(self.model)) if with_bias else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)

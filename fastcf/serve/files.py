@@ -51,23 +51,23 @@ def vocab_fingerprint(
 # %% ../../nbs/serve/02_files.ipynb #8abd6383
 def _attached(learn, is_item, name):
     "What an attached prior says of the ids in its metadata, as tensors, those ids, and its noise"
-    p = learn.priors[is_item].ready(learn)
+    p = learn.learned.prior('item' if is_item else 'user').ready()
     v,parts = Vocab(p.df.index, name),[]
-    first = p.prior.prior(p.df, v.ids[:1]).precision[0] if len(v) else p.prior.base.gaussian.precision
+    first = p.prior.prior(p.df, v.ids[:1]).precision[0] if len(v) else p.prior.base.prior.precision
     for ids in np.split(np.arange(len(v)), range(4096, len(v), 4096)):
         g = p.prior.prior(p.df, v.ids[ids])
         parts.append((g.mean, first[0, 0] / g.precision[:, 0, 0]))
     mean,times = (torch.cat(o) for o in zip(*parts))
-    every = p.prior.base.gaussian
-    return dict(attached_mean=mean, attached_times=times, attached_precision=first, every_mean=every.mean, every_precision=every.precision),v,p.prior.base.noise
+    every = p.prior.base.prior
+    return dict(attached_mean=mean, attached_times=times, attached_precision=first, every_mean=every.mean, every_precision=every.precision),v,p.prior.base.likelihood.noise
 
 def _side(learn, is_item):
     "Tensors, ids and facts of one side"
     c,key = learn.dls.catalog,'item' if is_item else 'user'
-    vocab,prior = c.item if is_item else c.user,row_prior(learn, is_item)
-    t = dict(vectors=table_vectors(learn.model)[is_item], counts=learn.dls.counts(is_item), prior_mean=prior.gaussian.mean, prior_precision=prior.gaussian.precision)
-    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.noise), attached=None),{key: values_to_json(vocab.ids)}
-    if is_item in learn.priors:
+    vocab,prior = c.item if is_item else c.user,row_prior(learn, key)
+    t = dict(vectors=table_vectors(learn.model)[is_item], counts=learn.dls.counts(is_item), prior_mean=prior.prior.mean, prior_precision=prior.prior.precision)
+    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None),{key: values_to_json(vocab.ids)}
+    if learn.learned.prior(key) is not None:
         more,known,noise = _attached(learn, is_item, vocab.name)
         t,ids = t | more,ids | {f'{key}_attached': values_to_json(known.ids)}
         info['attached'] = dict(count=len(known), noise=float(noise))
@@ -76,7 +76,8 @@ def _side(learn, is_item):
 def _items(learn):
     "Metadata of items, those of an attached prior too"
     known = learn.dls.catalog.items
-    more = learn.priors[True].df if True in learn.priors else None
+    served = learn.learned.prior('item')
+    more = None if served is None else served.df
     if known is None or more is None: return ifnone(known, more)
     return pd.concat([known, more[~more.index.isin(known.index)]])
 

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from ..core import RatingsError,UnknownIdError,check_count,check_share,id_repr,listed
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
-from ..bayes.posterior import Gaussian,cholesky,group_ratings,link_slope,posterior,posterior_link,with_one
+from ..bayes.posterior import Gaussian,cholesky,group_ratings,link_slope,posterior,laplace_posterior,augment
 from .format import Folder,RecommenderFileError,frame_from_json,to_json,values_from_json
 
 # %% ../../nbs/serve/01_recommender.ipynb #a10b1b9b
@@ -66,7 +66,7 @@ class Side:
     @cached_property
     def design(self):
         "Vectors as the other side's rows meet them: factors, and a one [n, k]"
-        return with_one(self.vectors)
+        return augment(self.vectors)
 
     @cached_property
     def offsets(self):
@@ -159,7 +159,7 @@ def covariances(self:Recommender,
     offsets,cols = self.seen_by if is_item else self.seen
     n = offsets[rows+1] - offsets[rows]
     cols,row = cols[_ranges(offsets[rows], n)].long(),torch.repeat_interleave(torch.arange(len(rows)), n)
-    design = with_one(other.vectors[cols]) # [ratings, k]
+    design = augment(other.vectors[cols]) # [ratings, k]
     slope = link_slope((own.vectors[rows][row] * design).sum(1) + other.offsets[cols], self.y_range)[1]
     groups = group_ratings(row, torch.arange(len(cols)), len(rows))
     return posterior(groups, design, torch.zeros_like(slope), own.prior, slope.square() / own.noise, what='full').cov()
@@ -188,11 +188,12 @@ def _score(self, df, rows, spread):
     (u,cu),(v,cv) = sides
     fit,slope = link_slope((u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1], self.y_range)
     if not spread: return fit.numpy(),np.full(len(df), np.nan)
-    a,x = with_one(v),with_one(u)
+    a,x = augment(v),augment(u)
     var = torch.einsum('nk,nkl,nl->n', a, cu, a) + torch.einsum('nk,nkl,nl->n', x, cv, x)
     var = var + torch.as_tensor(new) * (cu[:, :-1, :-1] * cv[:, :-1, :-1]).sum((1, 2))
-    noise = next((s.attached.noise for s in (self.user, self.item) if s.attached), None)
-    noise = torch.where(torch.as_tensor(new), self.user.noise if noise is None else noise, self.user.noise)
+    each = [np.where(r < 0, s.attached.noise if s.attached else np.nan, np.nan) for r,s in zip(rows, (self.user, self.item))]
+    noise = torch.full((len(df),), self.user.noise)
+    if new.any(): noise[torch.as_tensor(new)] = torch.as_tensor(np.nanmean(np.stack(each)[:, new], 0), dtype=noise.dtype)
     return fit.numpy(),(slope.square() * var + noise).sqrt().numpy()
 
 def _with_spread(df, std, interval, return_std, limits):
@@ -480,7 +481,7 @@ class NewRows:
     def posterior(self, rows, cols, values, prior, row_count):
         "What ratings say of rows, after `prior`"
         o = self.others
-        return posterior_link(group_ratings(rows, cols, row_count), o.design, o.offsets[cols], values, prior, 1 / self.noise, self.recommender.y_range)
+        return laplace_posterior(group_ratings(rows, cols, row_count), o.design, o.offsets[cols], values, prior, 1 / self.noise, self.recommender.y_range)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7
 @patch
@@ -520,7 +521,7 @@ def predict(self:NewRows,
     new,old = (self.ids, self.ids[r.numpy()]),(self.others.vocab, self.others.vocab[c.numpy()])
     (u,ids),(i,others) = (old, new) if self.is_item else (new, old)
     df = pd.DataFrame({u.name: ids, i.name: others, 'prediction': fit.numpy()})
-    return _with_spread(df, std.numpy(), interval, return_std, self.recommender.limits)
+    return _with_spread(df, std.numpy(), interval, return_std, self.recommender.y_range)
 
 @patch
 @torch.no_grad()

@@ -10,6 +10,8 @@ __all__ = ['KINDS', 'View', 'diagnose']
 # %% ../../nbs/watch/02_diagnosis.ipynb #9f3cf6ec
 from dataclasses import dataclass,field
 import math
+import numpy as np
+from torch import Tensor
 
 # %% ../../nbs/watch/02_diagnosis.ipynb #00e193f5
 @dataclass
@@ -29,7 +31,7 @@ class Finding:
 # %% ../../nbs/watch/02_diagnosis.ipynb #2fa2c264
 @dataclass
 class View:
-    "A table as the rules see it"
+    "A table at one look, as the rules and the plots see it"
     name:str # Name of the table
     stats:dict # Its statistics now, by name
     start:dict=field(default_factory=dict) # Its statistics at the start
@@ -40,6 +42,10 @@ class View:
     unrated:float|None=None # Share of rows without a training rating, where known
     outside:float=0. # Share of ratings outside `y_range`
     rows:dict=field(default_factory=dict) # Ids of some of the rows in question: 'bad', 'unrated', 'long', 'extreme'
+    sampled:set=field(default_factory=set) # Names of the statistics that come from a sample of rows
+    values:Tensor|None=None # Norms of the rows, or biases [n]
+    percentiles:np.ndarray|None=None # Of these values [101]
+    singular_values:np.ndarray|None=None # Of the table [k]
 
 # %% ../../nbs/watch/02_diagnosis.ipynb #5b9d160d
 def _ids(v, kind):
@@ -52,7 +58,8 @@ def find_nan(
 ) -> tuple|None: # The figure and the sentence, or nothing
     "Entries that are not numbers"
     n = v.stats.get('nan_count', 0) + v.stats.get('inf_count', 0)
-    if n: return n,f"{n:,} entries of {v.name} are NaN or infinite, first in row{_ids(v, 'bad')}. Look at the ratings of that row, lower the learning rate, or clip gradients with GradientClip()."
+    if n: return n,(f"{n:,} entries of {v.name} are NaN or infinite, first in row{_ids(v, 'bad')}. "
+                    "Look at the ratings of that row, lower the learning rate, or clip gradients with GradientClip().")
 
 def find_collapse(
     v:View # The table, and what is known about it
@@ -60,7 +67,8 @@ def find_collapse(
     "Factors that use few directions"
     rank,k = v.stats.get('effective_rank', math.nan),v.shape[1]
     if k > 2 and v.shape[0] > k and rank < 1 + .05 * (k - 1):
-        return rank,f"{v.name} has collapsed: its {k} factors have an effective rank of {rank:.2f}. Lower weight decay or the learning rate, start from smaller random tables, or use fewer factors."
+        return rank,(f"{v.name} has collapsed: its {k} factors have an effective rank of {rank:.2f}. "
+                     "Lower weight decay or the learning rate, start from smaller random tables, or use fewer factors.")
 
 def find_dead(
     v:View # The table, and what is known about it
@@ -69,7 +77,8 @@ def find_dead(
     share = v.unrated if v.unrated is not None else v.stats.get('never_updated', 0.)
     if v.epoch >= 1 and share > .05:
         why = 'have no training rating' if v.unrated is not None else 'were never updated'
-        return share,f"{share:.1%} of the rows of {v.name} {why}{_ids(v, 'unrated')}: they still hold their random first values. Split so that each id has training ratings, drop those ids, or treat them as cold."
+        return share,(f"{share:.1%} of the rows of {v.name} {why}{_ids(v, 'unrated')}: they still hold their random first values. "
+                      "Split so that each id has training ratings, drop those ids, or treat them as cold.")
 
 # %% ../../nbs/watch/02_diagnosis.ipynb #d98f7e8d
 def find_exploding(
@@ -78,7 +87,8 @@ def find_exploding(
     "Rows far too long"
     q,start = v.stats.get('norm_q95', 0.),v.start.get('norm_q95', 0.)
     if v.shape[1] > 1 and q > max(3 * start, 2.5 * math.sqrt(v.span or 4)):
-        return q,f"The norms of {v.name} are exploding: one row in twenty is longer than {q:.3g}, at the start {start:.3g}{_ids(v, 'long')}. Lower the learning rate, or raise weight decay."
+        return q,(f"The norms of {v.name} are exploding: one row in twenty is longer than {q:.3g}, "
+                  f"at the start {start:.3g}{_ids(v, 'long')}. Lower the learning rate, or raise weight decay.")
 
 def find_vanishing(
     v:View # The table, and what is known about it
@@ -86,7 +96,8 @@ def find_vanishing(
     "Rows that fade away"
     m,start = v.stats.get('norm_median', math.nan),v.start.get('norm_median', 0.)
     if v.shape[1] > 1 and v.epoch >= 1 and m < .5 * start and m < .02 * math.sqrt(v.shape[1]):
-        return m,f"The norms of {v.name} are vanishing: the median is {m:.2g}, at the start {start:.2g}, so its factors say next to nothing. Lower weight decay, or raise the learning rate."
+        return m,(f"The norms of {v.name} are vanishing: the median is {m:.2g}, at the start {start:.2g}, "
+                  "so its factors say next to nothing. Lower weight decay, or raise the learning rate.")
 
 def find_saturation(
     v:View # The table, and what is known about it
@@ -95,7 +106,9 @@ def find_saturation(
     share = v.stats.get('flat_share', 0.)
     if share > .1:
         also = f" {v.outside:.0%} of the ratings lie outside it." if v.outside else ''
-        return share,f"{share:.0%} of the predictions lie in the flat part of the sigmoid of y_range=({v.y_range[0]:g}, {v.y_range[1]:g}), where hardly any gradient comes through.{also} Widen y_range a little beyond the lowest and highest rating, or lower the learning rate."
+        return share,(f"{share:.0%} of the predictions lie in the flat part of the sigmoid of "
+                      f"y_range=({v.y_range[0]:g}, {v.y_range[1]:g}), where hardly any gradient comes through.{also} Widen y_range a little beyond the lowest and highest rating, "
+                      "or lower the learning rate.")
 
 def find_runaway(
     v:View # The table, and what is known about it
@@ -104,7 +117,9 @@ def find_runaway(
     limit = 8. if v.y_range is not None else v.span
     width = v.stats.get('value_q95', 0.) - v.stats.get('value_q05', 0.)
     if v.shape[1] == 1 and limit and width > limit:
-        return width,f"The biases in {v.name} run away: nine tenths of them spread over {width:.3g}, more than the {limit:g} that ratings can use{_ids(v, 'extreme')}. Lower the learning rate of the biases, or give them weight decay (wd_bn_bias=True)."
+        return width,(f"The biases in {v.name} run away: nine tenths of them spread over {width:.3g}, more than the {limit:g} "
+                      f"that ratings can use{_ids(v, 'extreme')}. Lower the learning rate of the biases, "
+                      "or give them weight decay (wd_bn_bias=True).")
 
 def find_popularity(
     v:View # The table, and what is known about it
@@ -112,7 +127,9 @@ def find_popularity(
     "Biases that copy popularity"
     r = v.stats.get('bias_popularity', math.nan)
     if v.shape[1] == 1 and v.shape[0] >= 20 and r > .85:
-        return r,f"The biases in {v.name} copy popularity: their rank correlation with the number of training ratings is {r:.2f}{_ids(v, 'extreme')}, so recommendations will be a list of what is popular. Check that the ratings are ratings and not counts, and hold sampled negatives or weights against popularity."
+        return r,(f"The biases in {v.name} copy popularity: their rank correlation with the number of training ratings is {r:.2f}"
+                  f"{_ids(v, 'extreme')}, so recommendations will be a list of what is popular. "
+                  "Check that the ratings are ratings and not counts, and hold sampled negatives or weights against popularity.")
 
 # %% ../../nbs/watch/02_diagnosis.ipynb #25228d74
 KINDS = dict(nan=find_nan, collapse=find_collapse, dead=find_dead, exploding=find_exploding, vanishing=find_vanishing,
@@ -124,4 +141,5 @@ def diagnose(
     "What is wrong with a table"
     found = {kind: rule(view) for kind,rule in KINDS.items()}
     rows = dict(nan='bad', dead='unrated', exploding='long', bias='extreme', popularity='extreme')
-    return [Finding(kind, view.name, float(o[0]), o[1], list(view.rows.get(rows.get(kind), [])), epoch=view.epoch) for kind,o in found.items() if o]
+    return [Finding(kind, view.name, float(o[0]), o[1], list(view.rows.get(rows.get(kind), [])), epoch=view.epoch)
+            for kind,o in found.items() if o]

@@ -59,7 +59,9 @@ class CSVSink(Sink):
         with open(self._at, 'ab+') as f:
             f.seek(0)
             first = f.readline()
-            if first and first.endswith(b'\n') and first.replace(b'\r', b'') != header: raise ValueError(f"file: {self._at} holds other columns ({first.decode(errors='replace').strip()}) than {','.join(COLUMNS)}. Pass another name.")
+            if first.endswith(b'\n') and first.replace(b'\r', b'') != header:
+                found = first.decode(errors='replace').strip()
+                raise ValueError(f"file: {self._at} holds other columns ({found}) than {','.join(COLUMNS)}. Pass another name.")
             _cut_torn_line(f)
             if f.tell() == 0: f.write(header)
 
@@ -110,7 +112,11 @@ class TensorBoardSink(Sink):
         self._writer.flush()
 
     def histogram(self, table, values, step): self._writer.add_histogram(f'{table}/rows', values, step)
-    def map(self, table, rows, labels, step): self._writer.add_embedding(rows, metadata=[str(o).replace('\t', ' ').replace('\n', ' ') for o in labels], tag=table, global_step=step)
+
+    def map(self, table, rows, labels, step):
+        lines = [str(o).replace('\t', ' ').replace('\n', ' ') for o in labels]
+        self._writer.add_embedding(rows, metadata=lines, tag=table, global_step=step)
+
     def stop(self):
         if self._writer: self._writer.close()
         self._writer = None
@@ -151,4 +157,5 @@ def as_sinks(
     if isinstance(to, (list, tuple)): return [s for o in to for s in as_sinks(o)]
     if isinstance(to, Sink): return [to]
     if isinstance(to, (str, Path)) and str(to).endswith('.csv'): return [CSVSink(to)]
-    raise TypeError(f"to: expected a Sink, a path that ends in .csv, or a list of these, got {to!r}. For TensorBoard pass TensorBoardSink(), for Weights & Biases WandBSink().")
+    raise TypeError(f"to: expected a Sink, a path that ends in .csv, or a list of these, got {to!r}. "
+                    "For TensorBoard pass TensorBoardSink(), for Weights & Biases WandBSink().")

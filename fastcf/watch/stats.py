@@ -163,7 +163,7 @@ def hubness(
 def drift(
     before:Tensor, # Rows as they were [m, k]
     now:Tensor # The same rows now [m, k]
-) -> tuple[float, float]: # Mean cosine of a row and its former self; length of the whole change in units of the length of the whole table before
+) -> tuple[float, float]: # Mean cosine of a row and its former self; length of the whole change in units of the table's before
     "How far a table has turned, and how far it has moved"
     a,b = before.detach().float(),now.detach().float()
     cos = nn.functional.cosine_similarity(a, b, dim=1)
@@ -239,7 +239,8 @@ def _spread(name, values):
     v = values if ok.all() else values[ok]
     if len(v) == 0: return {},None
     q = quantiles(v, np.linspace(0, 1, 101)).cpu().numpy()
-    return {f'{name}_mean': v.mean().item(), f'{name}_std': v.std(correction=0).item(), **{f'{name}_{o}': float(q[i]) for o,i in (('q05', 5), ('median', 50), ('q95', 95))}},q
+    res = {'mean': v.mean().item(), 'std': v.std(correction=0).item(), 'q05': float(q[5]), 'median': float(q[50]), 'q95': float(q[95])}
+    return {f'{name}_{o}': x for o,x in res.items()},q
 
 _ANGLES,_MOVES = ('uniformity', 'hubness'),('drift_cosine', 'drift', 'never_updated', 'last_cosine', 'last_move', 'stopped')
 _PAIRS = 512 # rows whose pairs are looked at: 131,000 pairs, a quarter of the time of 1,024 rows
@@ -255,8 +256,12 @@ def _factor_stats(table, norms, seed):
 def _move_stats(now, start, last):
     "Statistics of how rows moved, from the start and since the last look"
     res = {}
-    if start is not None: res.update(zip(('drift_cosine', 'drift'), drift(start, now)), never_updated=never_updated(start, now).float().mean().item())
-    if last is not None: res.update(zip(('last_cosine', 'last_move'), drift(last, now)), stopped=stopped_moving(last, now).float().mean().item())
+    if start is not None:
+        res['drift_cosine'],res['drift'] = drift(start, now)
+        res['never_updated'] = never_updated(start, now).float().mean().item()
+    if last is not None:
+        res['last_cosine'],res['last_move'] = drift(last, now)
+        res['stopped'] = stopped_moving(last, now).float().mean().item()
     if now.shape[1] == 1: res = {k: v for k,v in res.items() if not k.endswith('cosine')}
     return res
 
@@ -269,7 +274,7 @@ def table_stats(
     rows:Tensor|None=None, # Which rows `start` and `last` are [m]; by default all
     counts:Tensor|None=None, # Training ratings of each row [n]
     seed:int=0 # Seed of the samples
-) -> tuple[dict, set, dict]: # Statistics by name, the names of those from a sample, and details: norms [n], bad rows, percentiles [101], singular values
+) -> tuple[dict, set, dict]: # Statistics by name, names of those from a sample, details: norms [n], bad rows, percentiles, singular values
     "Every statistic of this notebook that applies to a table"
     n,k = table.shape
     norms = row_norms(table)
@@ -283,5 +288,6 @@ def table_stats(
     if len(bad) < n: res.update(_move_stats(table if rows is None else table[rows], start, last))
     if counts is not None: res[f"{'bias' if k == 1 else 'norm'}_popularity"] = popularity_correlation(values, counts, seed=seed)
     res.update(nan_count=nans, inf_count=infs)
-    sampled = {o for o in res if (o in _ANGLES and n > _PAIRS) or (o in _MOVES and rows is not None and len(rows) < n) or (o.endswith('_popularity') and n > 2**16)}
+    partly = rows is not None and len(rows) < n
+    sampled = {o for o in res if (o in _ANGLES and n > _PAIRS) or (o in _MOVES and partly) or (o.endswith('_popularity') and n > 2**16)}
     return res,sampled,detail

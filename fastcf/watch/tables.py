@@ -15,6 +15,7 @@ from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from fastai.torch_core import get_model
+from ..core import check_range
 from .stats import sample_rows
 
 # %% ../../nbs/watch/01_tables.ipynb #44f31b7a
@@ -52,17 +53,26 @@ class TrainingColumns:
     def __init__(self,
         dls # `CFDataLoaders`, or any other: of those fastcf does not know the columns are an empty list
     ):
-        ds,self.columns,self.ids,self.targets,self.titles,self.cont_count = dls.train_ds,[],[],None,None,None
-        if hasattr(dls, 'catalog'):
-            c = dls.catalog
-            self.columns,self.targets,self.ids,self.titles = [ds.users, ds.items],ds.ratings,[c.user, c.item],c.titles
-        elif hasattr(ds, 'cat_names') and hasattr(ds, 'items'):
-            self.columns = [torch.as_tensor(ds.items[n].to_numpy(dtype='int64')) for n in ds.cat_names]
-            self.ids = [np.asarray(list(dls.classes[n]), dtype=object) for n in ds.cat_names]
-            self.cont_count = len(ds.cont_names) if getattr(dls, 'n_inp', 1) > 1 else None # fastai's collab takes categories only
-            y = ds.items[list(ds.y_names)].to_numpy() if len(ds.y_names) == 1 else None
-            if y is not None and np.issubdtype(y.dtype, np.number): self.targets = torch.as_tensor(y[:, 0]).float()
-        self._counts = {}
+        self.columns,self.ids,self.targets,self.titles,self._counts = [],[],None,None,{}
+        self.batch_of = lambda columns: () # columns as a batch of inputs for the model
+        if hasattr(dls, 'catalog'): self._read_ratings(dls)
+        elif hasattr(dls.train_ds, 'cat_names') and hasattr(dls.train_ds, 'items'): self._read_tabular(dls)
+
+    def _read_ratings(self, dls):
+        ds,catalog = dls.train_ds,dls.catalog
+        self.columns,self.ids,self.titles = [ds.users, ds.items],[catalog.user, catalog.item],catalog.titles
+        self.targets = torch.ones(len(ds)) if catalog.is_interactions else ds.ratings # whoever chose an item counts as liking it
+        self.batch_of = tuple
+
+    def _read_tabular(self, dls):
+        ds = dls.train_ds
+        self.columns = [torch.as_tensor(ds.items[n].to_numpy(dtype='int64')) for n in ds.cat_names]
+        self.ids = [np.asarray(list(dls.classes[n]), dtype=object) for n in ds.cat_names]
+        y = ds.items[list(ds.y_names)].to_numpy() if len(ds.y_names) == 1 else None
+        if y is not None and np.issubdtype(y.dtype, np.number): self.targets = torch.as_tensor(y[:, 0]).float()
+        conts = len(ds.cont_names) if getattr(dls, 'n_inp', 1) > 1 else None # fastai's collab takes categories only
+        numbers = lambda cols: [] if conts is None else [torch.zeros(len(cols[0]), conts, device=cols[0].device)]
+        self.batch_of = lambda cols: (torch.stack(cols, 1), *numbers(cols))
 
     def batch(self,
         device, # Where
@@ -71,9 +81,7 @@ class TrainingColumns:
         "Some rows as a batch of inputs"
         if not self.columns: return ()
         at = sample_rows(len(self.columns[0]), size)
-        cols = [c[at].long().to(device) for c in self.columns]
-        if self.titles is not None: return tuple(cols)
-        return (torch.stack(cols, 1), *([] if self.cont_count is None else [torch.zeros(len(at), self.cont_count, device=device)]))
+        return self.batch_of([c[at].long().to(device) for c in self.columns])
 
     def counts(self,
         j:int, # Which column
@@ -86,10 +94,12 @@ class TrainingColumns:
     def unrated(self,
         j:int, # Which column
         n:int # Rows of the table that it looks up
-    ) -> torch.Tensor: # Bool [n]; fastai's row for unknown ids, `#na#`, does not count
+    ) -> torch.Tensor: # Bool [n]; rows that belong to no id, such as padding and fastai's `#na#`, do not count
         "Whether rows have no training rating"
         res = self.counts(j, n) == 0
-        if j < len(self.ids) and str(self.ids[j][0]) == '#na#': res[0] = False
+        if j < len(self.ids):
+            res[len(self.ids[j]):] = False
+            if str(self.ids[j][0]) == '#na#': res[0] = False
         return res
 
     def names(self,
@@ -97,16 +107,41 @@ class TrainingColumns:
         rows # Row numbers
     ) -> list: # Ids, or row numbers where ids are not known
         "What rows are called"
-        rows = [int(o) for o in rows]
-        if j is None or j >= len(self.ids): return rows
-        return [o.item() if isinstance(o, np.generic) else o for o in (self.ids[j][r] for r in rows)]
+        ids = self.ids[j] if j is not None and j < len(self.ids) else []
+        res = [ids[int(r)] if r < len(ids) else int(r) for r in rows]
+        return [o.item() if isinstance(o, np.generic) else o for o in res]
+
+    def titles_of(self,
+        j:int, # Which column
+        rows # Row numbers
+    ) -> list|None: # Titles, where the items have any
+        "What items are called by people"
+        titles = self.titles(rows) if self.titles and j == 1 else None
+        return None if titles is None else list(titles)
+
+    def span(self) -> float|None: # `None` where targets are not known
+        "Highest less lowest finite rating"
+        y = None if self.targets is None else self.targets[self.targets.isfinite()]
+        return None if y is None or len(y) == 0 else float(y.max() - y.min())
+
+    def outside(self,
+        y_range # Lowest and highest score, or `None`
+    ) -> float: # From 0 to 1
+        "Share of the ratings that lie outside a range"
+        if y_range is None or self.targets is None: return 0.
+        return ((self.targets < y_range[0]) | (self.targets > y_range[1])).float().mean().item()
 
 def link_range(
     model:nn.Module # Any model
 ) -> tuple|None: # Lowest and highest score
     "Where the model's scores are squeezed to by a sigmoid, if they are"
-    r = getattr(get_model(model), 'y_range', None) or next(((m.low, m.high) for m in model.modules() if type(m).__name__ == 'SigmoidRange'), None)
-    return None if r is None else tuple(float(o) for o in r)
+    found = [getattr(get_model(model), 'y_range', None)]
+    found += [(m.low, m.high) for m in model.modules() if type(m).__name__ == 'SigmoidRange']
+    for y_range in found:
+        try: checked = check_range('y_range', y_range)
+        except ValueError: continue # an attribute of that name which means something else
+        if checked: return checked
+
 
 # %% ../../nbs/watch/01_tables.ipynb #0902e4ef
 def really_fits(
@@ -131,15 +166,18 @@ class RowCounts(Callback):
         if not self.run: return
         self._unhook()
         for n,t in embedding_tables(self.learn.model, self.names).items():
-            if len(self.counts.get(n, ())) != t.num_embeddings: self.counts[n] = torch.zeros(t.num_embeddings, dtype=torch.int64, device=t.weight.device)
+            if len(self.counts.get(n, ())) != t.num_embeddings:
+                self.counts[n] = torch.zeros(t.num_embeddings, dtype=torch.int64, device=t.weight.device)
             self._hooks.append(t.register_forward_hook(partial(self._count, n)))
 
     def _count(self, name, module, inputs, output):
-        if module.training: self.counts[name].index_add_(0, inputs[0].flatten(), torch.ones(inputs[0].numel(), dtype=torch.int64, device=inputs[0].device))
+        rows = inputs[0].flatten()
+        if module.training: self.counts[name].index_add_(0, rows, torch.ones_like(rows, dtype=torch.int64))
 
     def _unhook(self):
         for h in getattr(self, '_hooks', []): h.remove()
         self._hooks = []
+
     def after_fit(self): self._unhook()
 
 # %% ../../nbs/watch/01_tables.ipynb #083bba9b
@@ -191,10 +229,12 @@ class AverageTables(Callback):
         self.decay,self.every,self.names,self._mean,self._kept = decay,every,tables,{},{}
 
     def _weights(self): return {n: t.weight for n,t in embedding_tables(self.learn.model, self.names).items()}
+
     def before_fit(self):
         self.run = really_fits(self.learn)
         if not self.run: return
-        self._mean,self._kept,self._updates,self._steps = {n: torch.zeros_like(w) for n,w in self._weights().items()},{},0,0
+        self._mean,self._kept = {n: torch.zeros_like(w) for n,w in self._weights().items()},{}
+        self._updates=self._steps = 0
 
     @torch.no_grad()
     def _update(self):
@@ -208,13 +248,16 @@ class AverageTables(Callback):
     def after_train(self):
         if self._steps < self.every: self._update() # an engine that does without fastai's batches, or few of them
 
+    def _average(self): return {n: m / (1 - self.decay ** self._updates) for n,m in self._mean.items()}
+
     @torch.no_grad()
     def before_validate(self):
         if not getattr(self, '_mean', None) or self._updates == 0: return
         self._kept = {n: w.detach().clone() for n,w in self._weights().items()}
-        self._put({n: m / (1 - self.decay ** self._updates) for n,m in self._mean.items()})
+        self._put(self._average())
 
     def after_validate(self): self._put(self._kept); self._kept = {}
+
     @torch.no_grad()
     def _put(self, tables):
         for n,w in self._weights().items():
@@ -222,5 +265,5 @@ class AverageTables(Callback):
 
     @torch.no_grad()
     def after_fit(self):
-        if self._updates: self._put({n: m / (1 - self.decay ** self._updates) for n,m in self._mean.items()})
+        if self._updates: self._put(self._average())
         self._mean,self._kept,self._updates = {},{},0

@@ -11,13 +11,13 @@ from fastcf.data.sources import simulate_ratings
 import fastcf.learn.predict
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
-from fastcf.bayes.sampler import Block, Priors, Sampler, State, _gamma, _wishart, rated_by, time_levels
+from fastcf.bayes.sampler import Block, Hyperpriors, Sampler, State, _gamma, _wishart, interaction_features, time_levels
 
 torch.set_num_threads(1)
 
 # --- the sampler is a sampler of its model
 
-TIGHT = Priors(spread=.15, freedom=6., noise=(5., 5.), noise_shape=4., block=(4., 4.), effect=(5., 2.)) # with moments, so that averages settle
+TIGHT = Hyperpriors(spread=.15, freedom=6., noise=(5., 5.), noise_shape=4., block=(4., 4.), effect=(5., 2.)) # with moments, so that averages settle
 
 def small(seed, users=5, items=4, n=14, k=1, blocks=True, effects=True):
     g = torch.Generator().manual_seed(11)
@@ -57,8 +57,8 @@ def test_joint_distribution():
 @pytest.mark.parametrize('fault', ['noise', 'freedom', 'mean'])
 def test_joint_distribution_would_find_a_wrong_sampler(fault):
     def alter(s):
-        if fault == 'noise': s.priors = Priors(**{**vars(TIGHT), 'noise': (7., 5.)})
-        elif fault == 'freedom': s.user.priors = Priors(**{**vars(TIGHT), 'freedom': 9.})
+        if fault == 'noise': s.priors = Hyperpriors(**{**vars(TIGHT), 'noise': (7., 5.)})
+        elif fault == 'freedom': s.user.priors = Hyperpriors(**{**vars(TIGHT), 'freedom': 9.})
         else:
             hyper = s.item.draw_hyper
             def shifted(): hyper(); s.item.mu = s.item.mu + .15
@@ -73,11 +73,11 @@ def test_vectors_of_a_row_have_the_moments_of_a_plain_regression():
     s.draw_prior(); s.draw_ratings()
     g,(row,col) = s.user,(s.users.numpy(), s.items.numpy())
     v = np.concatenate([s.item.x[:, :-1].numpy(), np.ones((4, 1))], 1)
-    y,noise,m,lam = (o.numpy() for o in (s.y - s.item.x[s.items, -1], s._precisions(), g.prior().mean, g.lam))
+    y,noise,m,lam = (o.numpy() for o in (s.y - s.item.x[s.items, -1], s.noise_precisions(), g.prior().mean, g.lam))
     g.draw_hyper = lambda: None
     draws = []
     for _ in range(4000):
-        g.draw(torch.cat([s.item.x[:, :-1], torch.ones(4, 1, dtype=torch.float64)], 1), s.y - s.item.x[s.items, -1], s._precisions())
+        g.draw(torch.cat([s.item.x[:, :-1], torch.ones(4, 1, dtype=torch.float64)], 1), s.y - s.item.x[s.items, -1], s.noise_precisions())
         draws.append(g.x.numpy())
     draws = np.array(draws)
     for r in range(5):
@@ -101,7 +101,7 @@ def test_coefficients_of_a_block_are_those_of_the_plain_regression_on_its_featur
     g = torch.Generator().manual_seed(0)
     f,x = (torch.randn(30, d, generator=g, dtype=torch.float64) for d in (3, 2))
     f = torch.cat([f, f[:, :1] + f[:, 1:2]], 1) # a feature that repeats two others
-    b = Block(f, 2, Priors(), g)
+    b = Block(f, 2, Hyperpriors(), g)
     links = []
     for _ in range(3000):
         b.precision = 2.5
@@ -120,8 +120,8 @@ def test_levels_of_time_and_rows_of_who_rated_what():
     codes,known = time_levels(u, t, 10)
     assert codes.tolist() == [0, 0, 2, 1]
     assert time_levels(torch.tensor([1, 1, 0]), torch.tensor([0, 10, 19]), 10, known)[0].tolist() == [2, -1, 1]
-    np.testing.assert_allclose(rated_by(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1]), 3, 2), [[.5**.5, .5**.5], [0, 0], [0, 1]])
-    with pytest.raises(ValueError, match='who_rated'): rated_by(u, u, 10**6, 10**6)
+    np.testing.assert_allclose(interaction_features(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1]), 3, 2), [[.5**.5, .5**.5], [0, 0], [0, 1]])
+    with pytest.raises(ValueError, match='who_rated'): interaction_features(u, u, 10**6, 10**6)
 
 # --- callbacks
 
@@ -143,7 +143,7 @@ def test_recorder_has_a_training_loss_and_every_column(dls):
 def test_validation_sees_the_average_of_the_samples(dls):
     learn = quiet(cf_learner(dls, 3, seed=0), 12, cb := Gibbs(burn_in=4, keep=1000, seed=0))
     v = dls.valid_ds
-    assert cb.counted == 8 == len(learn.posterior.states)
+    assert cb.samples.count == 8 == len(learn.posterior.states)
     mean = learn.posterior.moments(v.users, v.items)[0].mean(0)
     assert learn.recorder.values[-1][2] == pytest.approx(float((mean - v.ratings).square().mean().sqrt()), rel=1e-5)
     names = [dls.catalog.user[v.users.numpy()], dls.catalog.item[v.items.numpy()]]
@@ -239,9 +239,9 @@ def test_calibration_counts_what_the_intervals_hold(dls):
     for by in ('user', 'item'):
         parts = post.calibration((.8,), by)
         assert parts.rating_count.sum() == len(v) and (parts.coverage * parts.rating_count).sum() == pytest.approx(hit.sum())
-    with pytest.raises(ValueError, match='by'): post.calibration(by='film')
+    with pytest.raises(ValueError, match='side'): post.calibration(side='film')
     assert 'ixed' in post.verdict() and list(post.diagnostics().columns) == ['mean', 'std', 'effective_size', 'split_rhat']
-    post.plot_trace(); post.plot_calibration(by='user')
+    post.plot_trace(); post.plot_calibration(side='user')
 
 def test_rows_without_ratings_are_predicted_from_the_prior_and_less_surely(sim):
     user = sim.user.iloc[0]
@@ -297,5 +297,5 @@ def test_simulation_based_calibration():
 def known(s):
     "Quantities that no rotation or sign changes"
     full = s.fit()
-    base = full - s._effects()
+    base = full - s.effect_sums()
     return np.array([s.noise, float(base[0]), float(full[3]), float(s.user.lam[-1, -1]), s.user.blocks[0].precision, float(s.item_noise[0]), s.effects[0].precision])

@@ -2,11 +2,11 @@
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from fastcf.core import RatingsError, UnknownIdError
-import fastcf.learn.predict, fastcf.rank.topn
+import fastcf.learn.predict, fastcf.rank.topn, fastcf.bayes.laplace, fastcf.bayes.growth
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.bayes.foldin import estimate_prior
-from fastcf.bayes.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, posterior_link, _precision, dots
+from fastcf.bayes.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, laplace_posterior, row_precisions, dots
 
 def plain(rows, cols, y, v, m, lam, alpha, row_count):
     "Means and precisions, one row at a time, in float64"
@@ -39,7 +39,7 @@ def test_tables_made_in_parts_and_products_by_pair_come_to_the_same():
     rows,cols,_,v,m,lam,alpha = problem(7, 30, 90, 5, 2)
     g = group_ratings(rows, cols, 7)
     w,whole = f32(alpha)[g.order],plain(rows, cols, np.zeros(90), v, m, lam, alpha, 7)[1]
-    for cache in (1, 300, 2**20): assert np.allclose(_precision(g, f32(v), w, f32(lam), cache), whole, rtol=1e-4, atol=1e-4)
+    for cache in (1, 300, 2**20): assert np.allclose(row_precisions(g, f32(v), w, f32(lam), cache), whole, rtol=1e-4, atol=1e-4)
     x = f32(m)
     want = (x[g.rows()] * f32(v)[g.cols]).sum(1)
     assert torch.allclose(dots(x, g.rows(), f32(v), g.cols), want, atol=1e-5)
@@ -60,7 +60,7 @@ def test_link_finds_the_brute_force_optimum():
     rows,cols,_,v,m,lam,_ = problem(6, 8, 50, 3, 4)
     off,y,yr = np.random.default_rng(0).normal(size=50) * .5,np.random.default_rng(1).uniform(1, 5, 50),(.5, 5.5)
     g = group_ratings(rows, cols, 6)
-    got = posterior_link(g, f32(v), f32(off), f32(y), Gaussian(f32(m[0]), f32(lam)), 2., yr, what='mean')
+    got = laplace_posterior(g, f32(v), f32(off), f32(y), Gaussian(f32(m[0]), f32(lam)), 2., yr, what='mean')
     for r in range(6):
         a,o,t = v[cols[rows == r]],off[rows == r],y[rows == r]
         loss = lambda x: .5 * (x - m[0]) @ lam @ (x - m[0]) + np.square(.5 + 5 / (1 + np.exp(-(a @ x + o))) - t).sum()
@@ -94,7 +94,7 @@ def test_no_ratings_give_the_prior(learn):
     p = estimate_prior(learn)
     for none in ({}, new(learn, 'x').iloc[:0]):
         f = learn.fold_in(none)
-        assert torch.allclose(f.mean[0], p.gaussian.mean, atol=1e-4) and torch.allclose(f.cov[0], p.gaussian.cov(), rtol=1e-2, atol=1e-4)
+        assert torch.allclose(f.mean[0], p.mean, atol=1e-4) and torch.allclose(f.cov()[0], p.cov(), rtol=1e-2, atol=1e-4)
 
 def test_order_of_rows_and_company_make_no_difference(learn):
     one,two = new(learn, 1000),new(learn, 2000, 3)
@@ -105,9 +105,8 @@ def test_updates_one_by_one_come_to_the_same(learn):
     df = new(learn, 1000)
     whole,step = learn.fold_in(df),learn.fold_in(df.iloc[:1])
     for j in range(1, len(df)): step.update(df.iloc[j:j+1])
-    exact = learn.model.y_range is None
-    assert torch.allclose(whole.mean, step.mean, atol=1e-3 if exact else .3) and torch.equal(whole.seen, step.seen)
-    if exact: assert torch.allclose(whole.cov, step.cov, atol=1e-3)
+    assert torch.allclose(whole.mean, step.mean, atol=2e-2) and torch.allclose(whole.cov(), step.cov(), atol=1e-2)
+    assert whole.groups.cols.sort().values.tolist() == step.groups.cols.sort().values.tolist()
 
 def test_more_answers_never_widen(learn):
     df = new(learn, 1000)
@@ -129,7 +128,7 @@ def test_bad_ratings_are_named(learn, change, error, words):
 def test_other_bad_input(learn):
     with pytest.raises(TypeError, match='got list'): learn.fold_in([1, 2])
     with pytest.raises(RatingsError, match='several rows'): learn.fold_in(pd.concat([new(learn, 1)] * 2))
-    with pytest.raises(ValueError, match='interval'): learn.fold_in({}).predict(interval=90)
+    with pytest.raises(ValueError, match='interval'): learn.fold_in({}).predict(items=new(learn, 1).item, interval=90)
     with pytest.raises(ValueError, match='already'): learn.add_users(new(learn, learn.dls.catalog.user[0]))
 
 def test_one_item_folds_in_and_predicts_for_its_users(learn):

@@ -3,11 +3,12 @@ import warnings
 import numpy as np, pandas as pd, pytest, torch
 from fastai.learner import load_learner
 from fastcf.cold.attach import *
-from fastcf.cold.metadata_prior import MetadataPrior, ProxyQuestions
+from fastcf.cold.metadata_prior import MetadataPrior
+from fastcf.cold.proxies import ProxyQuestions
 from fastcf.data.splits import ColdItemSplitter
 from fastcf.core import UnknownIdError
 from fastcf.bayes.foldin import row_prior
-import fastcf.learn.predict, fastcf.rank.topn
+import fastcf.learn.predict, fastcf.rank.topn, fastcf.bayes.growth
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from test_coldstart import town
@@ -35,7 +36,7 @@ def table(l, j, ids):
 def rated(l, u, v): return l.model.link((u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]).detach().numpy()
 
 def test_predictions_are_products_of_prior_means(town, learn):
-    users,items = MetadataPrior(learn),MetadataPrior(learn, True)
+    users,items = MetadataPrior(learn),MetadataPrior(learn, 'item')
     learn.attach_prior(users, items)
     u,i = users.prior(ids=[250, 299]).mean,items.prior(ids=[199, 170]).mean
     assert learn.predict([250, 299], [3, 4]).prediction.to_numpy() == pytest.approx(rated(learn, u, table(learn, 1, [3, 4])), abs=1e-5)
@@ -48,7 +49,7 @@ def test_predictions_are_products_of_prior_means(town, learn):
 
 def test_standard_deviations_are_those_of_drawn_vectors(town, learn):
     "Where both sides are new: a product of two uncertain vectors"
-    users,items = MetadataPrior(learn),MetadataPrior(learn, True)
+    users,items = MetadataPrior(learn),MetadataPrior(learn, 'item')
     learn.attach_prior(users, items)
     p = learn.predict(250, [199], return_std=True).iloc[0]
     g = torch.Generator().manual_seed(0)
@@ -56,7 +57,7 @@ def test_standard_deviations_are_those_of_drawn_vectors(town, learn):
     u,v = draw(users.prior(ids=[250])),draw(items.prior(ids=[199]))
     raw = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
     s = torch.sigmoid(torch.as_tensor(np.log((p.prediction - .5) / (5.5 - p.prediction))))
-    assert p['std']**2 - users.base.noise == pytest.approx(float(raw.var() * (5 * s * (1 - s))**2), rel=.02)
+    assert p['std']**2 - (users.base.likelihood.noise + items.base.likelihood.noise) / 2 == pytest.approx(float(raw.var() * (5 * s * (1 - s))**2), rel=.02)
 
 def test_doubt_is_ordered(town, learn):
     learn.attach_prior(users=True, items=True)
@@ -71,7 +72,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
     learn.attach_prior(users=True, items=True)
     df = town['df'].sample(300, random_state=0)
     whole = learn.predict(df, interval=.9)
-    monkeypatch.setattr('fastcf.cold.attach._PAIRS', 7)
+    monkeypatch.setattr('fastcf.cold.attach.BUDGET', 7 * 25)
     pd.testing.assert_frame_equal(learn.predict(df, interval=.9), whole, rtol=1e-4)
     top = learn.recommend(NEW_USERS + [3], 5, min_ratings=0)
     monkeypatch.setattr('fastcf.rank.topn._BLOCK', 300)
@@ -81,7 +82,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
 @pytest.mark.parametrize('kwargs', [{}, dict(min_ratings=0), dict(items=NEW_ITEMS), dict(items=[199, 3, 4, 170, 199]), dict(min_ratings=30), dict(exclude_seen=False)])
 def test_recommendations_against_a_loop(town, learn, who, kwargs):
     learn.attach_prior(users=True, items=True)
-    got,d = learn.recommend(who, 6, **kwargs),learn.dls
+    got,d = learn.recommend(who, 6, rank_by='rating', **kwargs),learn.dls
     for u in who:
         mine = set(d.classes['item'][d.train_ds.items[d.train_ds.users == d.classes['user'].rows([u])[0]]]) if u < 240 and kwargs.get('exclude_seen', True) else set()
         known = [i for i,n in zip(d.classes['item'], d.counts()) if n >= max(1, kwargs.get('min_ratings', 1))]
@@ -114,11 +115,11 @@ def test_detaching(learn):
     learn.attach_prior(items=True).detach_prior()
     for f in (lambda: learn.predict(250, 3), lambda: learn.predict(3, 199), lambda: learn.recommend(250), lambda: learn.recommend(3, items=[199])):
         with pytest.raises(UnknownIdError): f()
-    assert type(learn).priors == {}
+    assert learn.learned.newcomers is None
 
 def test_an_id_without_metadata_gets_what_is_believed_of_anyone(town, learn):
     learn.attach_prior(users=True)
-    every = row_prior(learn, False).gaussian
+    every = row_prior(learn, 'user')
     assert learn.predict(12345, 3) == pytest.approx(rated(learn, every.mean[None], table(learn, 1, [3]))[0], abs=1e-5)
     assert learn.predict([12345, 250], [3, 3], return_std=True)['std'].is_monotonic_decreasing
 
@@ -128,13 +129,13 @@ def test_ids_of_another_type_are_no_newcomers(learn):
     with pytest.raises(UnknownIdError, match='They are text'): learn.recommend(3, items=['199'])
     for nobody in (None, float('nan')):
         with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.predict(nobody, 3)
-        with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.recommend(nobody)
+        with pytest.raises(UnknownIdError, match='user: 1 unknown id'): learn.recommend([nobody])
 
 def test_an_id_that_only_validates_is_served(town):
     l = fresh(town, splitter=ColdItemSplitter(.2, seed=1))
     cold = l.dls.catalog.item[(l.dls.counts() == 0).numpy()]
     l.attach_prior(items=True)
-    p = MetadataPrior(l, True).prior(ids=cold[:2]).mean
+    p = MetadataPrior(l, 'item').prior(ids=cold[:2]).mean
     assert l.predict(3, cold[:2]).prediction.to_numpy() == pytest.approx(rated(l, table(l, 0, [3, 3]), p), abs=1e-5)
     assert not set(l.recommend(3, 200).item) & set(cold) and set(cold) <= set(l.recommend(3, 500, min_ratings=0).item)
 
@@ -143,18 +144,17 @@ def test_an_id_that_only_validates_is_served(town):
 def test_folding_in_starts_from_ones_own_prior(town, learn):
     df = pd.DataFrame(dict(user=[250, 251, 12345], item=[3, 3, 3], rating=[4., 4., 4.]))
     plain = learn.fold_in(df).mean
-    users,items = MetadataPrior(learn),MetadataPrior(learn, True)
+    users,items = MetadataPrior(learn),MetadataPrior(learn, 'item')
     mine = learn.attach_prior(users, items).fold_in(df).mean
     assert torch.allclose(plain[0], plain[1]) and torch.allclose(mine[2], plain[2], atol=1e-5) and not torch.allclose(mine[0], plain[0], atol=1e-3)
-    from fastcf.cold.metadata_prior import fold_in_prior
-    want = fold_in_prior(users.prior(ids=[250]), users.base, [0], learn.dls.catalog.item.rows([3]), [4.])
+    want = users.prior(ids=[250]).after([0], learn.dls.catalog.item.rows([3]), [4.])
     assert torch.allclose(mine[0], want.mean[0], atol=1e-4)
     new = pd.DataFrame(dict(user=[3, 4], item=[199, 170], rating=[4., 2.]))
-    want = fold_in_prior(items.prior(ids=[170, 199]), items.base, [0, 1], learn.dls.catalog.user.rows([4, 3]), [2., 4.])
+    want = items.prior(ids=[170, 199]).after([0, 1], learn.dls.catalog.user.rows([4, 3]), [2., 4.])
     assert torch.allclose(learn.fold_in_items(new).mean, want.mean, atol=1e-4)
     none = learn.fold_in({})
-    assert torch.allclose(none.mean[0], users.base.gaussian.mean, atol=1e-5)
-    given = learn.fold_in(df, prior=row_prior(learn, False))
+    assert torch.allclose(none.mean[0], users.base.mean, atol=1e-5)
+    given = learn.fold_in(df, prior=row_prior(learn, 'user'))
     assert torch.allclose(given.mean, plain, atol=1e-5)
 
 def test_added_users_are_known_and_the_others_still_served(town):
@@ -162,7 +162,7 @@ def test_added_users_are_known_and_the_others_still_served(town):
     few = town['df'][(town['df'].user.isin([250, 251])) & (town['df'].item < 160)]
     l.add_users(few)
     assert 250 in l.dls.catalog.user and np.isfinite(l.predict([250, 299], [3, 3]).prediction).all()
-    assert l.priors[False].prior.vocab == l.dls.catalog.user
+    assert l.learned.prior('user').prior.vocab == l.dls.catalog.user
 
 def test_training_on_renews_the_prior(town):
     l = fresh(town).attach_prior(users=True, items=True)
@@ -176,22 +176,22 @@ def test_training_on_renews_the_prior(town):
 # --- what can be attached
 
 def test_what_can_be_attached(town, learn):
-    for o in (True, town['items'], town['items'].set_index('item'), ProxyQuestions(learn, 'studio'), MetadataPrior(learn, True)):
+    for o in (True, town['items'], town['items'].set_index('item'), ProxyQuestions(learn, 'studio'), MetadataPrior(learn, 'item')):
         assert np.isfinite(learn.attach_prior(items=o).predict(3, 199))
     later = pd.DataFrame(dict(item=[900, 901], studio=[('s0',), ('s3',)]))
     p = learn.attach_prior(items=later).predict(3, [900, 901, 199]).prediction
-    same = MetadataPrior(learn, True).prior(later).mean
+    same = MetadataPrior(learn, 'item').prior(later).mean
     assert p[:2].to_numpy() == pytest.approx(rated(learn, table(learn, 0, [3, 3]), same), abs=1e-5) and set(learn.recommend(3, 300, min_ratings=0).item) >= {900, 901, 199}
 
 def test_what_cannot(town, learn):
-    with pytest.raises(ValueError, match="users: expected a prior of this learner's users, got one of items"): learn.attach_prior(users=MetadataPrior(learn, True))
+    with pytest.raises(ValueError, match="users: expected a prior of this learner's users, got one of items"): learn.attach_prior(users=MetadataPrior(learn, 'item'))
     other = cf_learner(CFDataLoaders.from_df(town['df'], seed=0, users=town['users'], device='cpu'), 3, seed=0)
     with pytest.raises(ValueError, match="users: expected a prior of this learner's users"): learn.attach_prior(users=MetadataPrior(other))
     with pytest.raises(TypeError, match='items: expected a MetadataPrior, ProxyQuestions, a frame of metadata or True, got str'): learn.attach_prior(items='studio')
     bare = cf_learner(CFDataLoaders.from_df(town['df'], seed=0, device='cpu'), 3, seed=0)
     with pytest.raises(ValueError, match='there is no metadata of users'): bare.attach_prior(users=True)
     with pytest.raises(ValueError, match='users: none of the 1 ids has ratings, such as 5001'): bare.attach_prior(users=pd.DataFrame(dict(user=[5001], city=['c1'])))
-    assert learn.priors == bare.priors == {}
+    assert learn.learned.newcomers is None and bare.learned.newcomers is None
 
 def test_inputs_are_left_alone(town, learn):
     users,df = town['users'],town['df'].head(50)
@@ -215,4 +215,4 @@ def test_an_exported_learner_serves_whom_the_learner_serves(town, learn, tmp_pat
     if what: pd.testing.assert_frame_equal(again.recommend([3, 250], 5, min_ratings=0), learn.recommend([3, 250], 5, min_ratings=0), rtol=1e-4)
     df = pd.DataFrame(dict(user=[250, 250], item=[3, 8], rating=[4., 1.]))
     a,b = (l.fold_in(df) for l in (again, learn))
-    assert torch.allclose(a.mean, b.mean, atol=1e-4) and torch.allclose(a.cov, b.cov, atol=1e-4) and len(again.dls.train_ds) == 0
+    assert torch.allclose(a.mean, b.mean, atol=1e-4) and torch.allclose(a.cov(), b.cov(), atol=1e-4) and len(again.dls.train_ds) == 0

@@ -1,12 +1,12 @@
 "Priors from metadata and proxies: against plain computations, on data whose truth is known, and at the edges"
 import numpy as np, pandas as pd, pytest, torch
-from fastcf.cold.metadata_prior import MetadataPrior, ProxyQuestions, answer_proxies, expected_ratings, fold_in_prior, proxies, proxy_weight, rating_variance
+from fastcf.cold.metadata_prior import MetadataPrior
+from fastcf.cold.proxies import ProxyQuestions, answer_proxies, proxies, proxy_weight
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.bayes.foldin import estimate_prior
-from fastcf.bayes.posterior import Gaussian
 from fastcf.data.sources import simulate_ratings
-from fastcf.cold.regression import _held_out, _parts, _ridge
+from fastcf.cold.regression import _ridge, fold_of_rows, held_out
 
 @pytest.fixture(scope='module')
 def town():
@@ -31,21 +31,21 @@ def error(p, df, is_item, gaussian, ids):
     rows,cols = (df.item, df.user) if is_item else (df.user, df.item)
     other = p_learn(p).dls.catalog
     at = pd.Index(ids).get_indexer(rows),(other.user if is_item else other.item).rows(cols)
-    return float((expected_ratings(gaussian, p.base, *at) - torch.tensor(df.rating.to_numpy())).square().mean().sqrt())
+    return float((gaussian.expected(at[1], at[0]) - torch.tensor(df.rating.to_numpy())).square().mean().sqrt())
 def p_learn(p): return p.learn_
 def made(cls, learn, *args, **kw): p = cls(learn, *args, **kw); p.learn_ = learn; return p
-def same(p, n): return Gaussian(p.base.gaussian.mean.expand(n, -1), p.base.gaussian.precision.expand(n, -1, -1))
+def same(p, n): return p.base.of(n)
 
 @pytest.mark.parametrize('is_item', [False, True])
 def test_metadata_that_matters_is_found(town, is_item):
     df,ids = town['df'],list(range(160, 200) if is_item else range(240, 300))
     cold = df[(df.item >= 160) & (df.user < 240)] if is_item else df[(df.user >= 240) & (df.item < 160)]
-    p = made(MetadataPrior, town['learn'], is_item)
+    p = made(MetadataPrior, town['learn'], 'item' if is_item else 'user')
     g = p.prior(town['items' if is_item else 'users'], ids)
     assert error(p, cold, is_item, g, ids) < error(p, cold, is_item, same(p, len(ids)), ids) - .05
     assert torch.linalg.eigvalsh(g.precision).min() > 0
-    trace = lambda c: (c * (p.base.vectors.T @ p.base.vectors)).sum()
-    assert trace(p.model.residual) < .9 * trace(p.base.gaussian.cov()) # it knows more than it did
+    trace = lambda c: (c * p.base.likelihood.second_moment).sum()
+    assert trace(p.model.residual) < .9 * trace(p.base.cov()) # it knows more than it did
 
 def test_metadata_without_meaning_changes_little(town):
     noise = town['users'].assign(city=np.random.default_rng(1).permutation(['a', 'b', 'c'] * 100))
@@ -61,7 +61,7 @@ def test_intervals_hold(town):
     cold = df[(df.user >= 240) & (df.item < 160)]
     at = torch.tensor(cold.user.to_numpy() - 240),torch.tensor(cold.item.to_numpy())
     g = p.prior(town['users'], ids)
-    inside = (expected_ratings(g, p.base, *at) - torch.tensor(cold.rating.to_numpy())).abs() < 1.645 * rating_variance(g, p.base, *at).sqrt()
+    inside = (g.expected(at[1], at[0]) - torch.tensor(cold.rating.to_numpy())).abs() < 1.645 * g.variance(at[1], at[0]).sqrt()
     assert .8 < inside.float().mean() < .98
 
 def test_errors_do_not_rise_with_answers(town):
@@ -72,7 +72,7 @@ def test_errors_do_not_rise_with_answers(town):
     cold = cold.assign(n=cold.groupby('user').cumcount())
     test,said = cold[cold.n >= 16],cold[cold.n < 16]
     for start in (p.prior(town['users'], ids), same(p, 60)):
-        errs = [error(p, test, False, fold_in_prior(start, p.base, s.user - 240, s.item, s.rating), ids) for s in (said[said.n < q] for q in (0, 1, 2, 4, 8, 16))]
+        errs = [error(p, test, False, start.after(s.user - 240, s.item, s.rating), ids) for s in (said[said.n < q] for q in (0, 1, 2, 4, 8, 16))]
         assert all(b < a + .015 for a,b in zip(errs, errs[1:])) and errs[-1] < errs[0] - .05
 
 def test_new_items_start_from_proxies_and_become_themselves(town):
@@ -83,9 +83,9 @@ def test_new_items_start_from_proxies_and_become_themselves(town):
     test,start,before = cold[cold.n >= 20],p.prior(town['items'], ids),1.
     for q in (0, 1, 5, 20):
         s = cold[cold.n < q]
-        proxy,alone,blend = (error(p, test, True, g, ids) for g in (start, *(fold_in_prior(o, p.base, s.item - 160, s.user, s.rating) for o in (same(p, 40), start))))
+        proxy,alone,blend = (error(p, test, True, g, ids) for g in (start, *(o.after(s.item - 160, s.user, s.rating) for o in (same(p, 40), start))))
         assert blend < min(proxy, alone) + .02, q
-        w = proxy_weight(start, fold_in_prior(start, p.base, s.item - 160, s.user, s.rating), p.base)
+        w = proxy_weight(start, start.after(s.item - 160, s.user, s.rating))
         assert ((w >= 0) & (w <= 1)).all() and w.mean() <= before + 1e-6
         before = w.mean()
     assert before < .5
@@ -101,11 +101,11 @@ def test_ridge_is_the_plain_one(even):
         return fm,xm,torch.linalg.solve((f - fm).T @ W @ (f - fm) + s * torch.eye(6, dtype=torch.float64), (f - fm).T @ W @ (x - xm))
     fm,xm,ws,val,vec = _ridge(f, x, w, [.1, 10.])
     for s,b in zip([.1, 10.], ws): torch.testing.assert_close(b.double(), plain(f, x, w, s)[2], atol=1e-5, rtol=1e-4)
-    got = _held_out(f, x, w, [.1], 30, 0)[0]
+    got = held_out(f, x, w, [.1], 30, 0)[0]
     a = torch.arange(30) != 7
     fm,xm,b = plain(f[a], x[a], w[a], .1)
     torch.testing.assert_close(got[7].double(), xm + (f[7] - fm) @ b, atol=1e-5, rtol=1e-4)
-    assert sorted(torch.bincount(_parts(32, 5, 0)).tolist()) == [6, 6, 6, 7, 7]
+    assert sorted(torch.bincount(fold_of_rows(32, 5, 0)).tolist()) == [6, 6, 6, 7, 7]
 
 def test_values_with_one_member_none_rated_many_and_none_at_all(town):
     items = town['items'].copy()
@@ -164,12 +164,12 @@ def test_weight_falls_from_one(town):
 
 def test_an_answer_about_a_value_moves_its_members(town):
     p,base = ProxyQuestions(town['learn'], 'studio'),estimate_prior(town['learn'])
-    before = expected_ratings(answer_proxies(p, {'s1': 3}, base), base)[0]
-    hi,lo = (expected_ratings(answer_proxies(p, {'s1': r}, base), base)[0] for r in (5, 1))
+    before = answer_proxies(p, {'s1': 3}, base).expected()[0]
+    hi,lo = (answer_proxies(p, {'s1': r}, base).expected()[0] for r in (5, 1))
     its = torch.tensor([o == ('s1',) for o in town['items'].studio[:160]])
     assert (hi - lo)[its].mean() > .2 and (hi - lo)[its].mean() > (hi - lo)[~its].mean()
     g = answer_proxies(p, {'s1': 5}, base)
-    assert torch.einsum('kk->', g.cov()[0]) < torch.einsum('kk->', base.gaussian.cov())
+    assert torch.einsum('kk->', g.cov()[0]) < torch.einsum('kk->', base.cov())
 
 def test_seed_and_inputs(town):
     before = town['users'].copy(deep=True)

@@ -1,7 +1,8 @@
 "Errors by number of ratings, against plain loops"
 import numpy as np, pandas as pd, pytest, torch
 import fastcf.cold.attach
-from fastcf.cold.metadata_prior import MetadataPrior, ProxyQuestions
+from fastcf.cold.metadata_prior import MetadataPrior
+from fastcf.cold.proxies import ProxyQuestions
 from fastcf.cold.curves import *
 from fastcf.data.splits import ColdUserSplitter
 from fastcf.core import RatingsError
@@ -37,28 +38,28 @@ def test_rows_nobody_knows_count_where_a_prior_serves_them(town):
     assert len(ax.patches) == 1 and 'user' in ax.get_xlabel()
 
 def test_errors_by_count_says_what_is_wrong(town):
-    with pytest.raises(ValueError, match="by: expected 'item' or 'user', got 'film'"): town['learn'].errors_by_count('film')
+    with pytest.raises(ValueError, match="side: expected 'user' or 'item', got 'film'"): town['learn'].errors_by_count('film')
     for edges in ((), (10, 0), (0, 0)):
         with pytest.raises(ValueError, match='edges: expected numbers of ratings that rise'): town['learn'].errors_by_count(edges=edges)
     l = cf_learner(CFDataLoaders.from_df(town['df'], valid_pct=0, device='cpu'), 3, seed=0)
     with pytest.raises(RatingsError, match='no validation rows to measure'): l.errors_by_count()
 
-@pytest.mark.parametrize('is_item', [True, False])
-def test_first_ratings(town, is_item):
+@pytest.mark.parametrize('side', ['item', 'user'])
+def test_first_ratings(town, side):
     learn,df = town['learn'].detach_prior(),town['df']
-    cold = df[(df.item >= 160) & (df.user < 240)] if is_item else df[(df.user >= 240) & (df.item < 160)]
+    cold = df[(df.item >= 160) & (df.user < 240)] if side == 'item' else df[(df.user >= 240) & (df.item < 160)]
     half = np.random.default_rng(0).random(len(cold)) < .5
-    p = MetadataPrior(learn, is_item)
-    got = first_ratings(learn, cold[half], cold[~half], {'metadata': p}, is_item, counts=(0, 2, 10), rating_range=None)
+    p = MetadataPrior(learn, side)
+    got = first_ratings(learn, cold[half], cold[~half], {'metadata': p}, side, counts=(0, 2, 10), rating_range=None)
     assert list(got) == ['start', 'ratings', 'rmse', 'log_score', 'coverage'] and len(got) == 6
     # the start is what an attached prior predicts, ratings are folded in one by one, and each row's first two are the same for every start
-    res = learn.attach_prior(**{'items' if is_item else 'users': p}).predict(cold[~half], interval=.9)
+    res = learn.attach_prior(**{side + 's': p}).predict(cold[~half], interval=.9)
     learn.detach_prior()
     first = got.set_index(['start', 'ratings']).loc[('metadata', 0)]
     assert first.rmse == pytest.approx((res.prediction - cold[~half].rating).pow(2).mean()**.5, abs=1e-4)
     for _,g in got.groupby('start'): assert g.rmse.is_monotonic_decreasing and g.log_score.is_monotonic_increasing and g.coverage.between(.8, .98).all()
     assert first.rmse < got.query("start == 'the same for all' and ratings == 0").rmse.item() - .03
-    pd.testing.assert_frame_equal(got, first_ratings(learn, cold[half], cold[~half], {'metadata': p}, is_item, counts=(0, 2, 10), rating_range=None))
+    pd.testing.assert_frame_equal(got, first_ratings(learn, cold[half], cold[~half], {'metadata': p}, side, counts=(0, 2, 10), rating_range=None))
     ax = plot_first_ratings(got, 'coverage')
     assert len(ax.lines) == 2 and ax.get_legend() is not None
 
@@ -77,10 +78,10 @@ def test_first_ratings_says_what_is_wrong(town):
 # --- the trap of overconfident priors, on ratings of people
 
 from dataclasses import replace
-from fastcf.cold.metadata_prior import expected_ratings
-from fastcf.cold.curves import _Arrivals
-from fastcf.bayes.foldin import bilinear_design, gaussian_of, estimate_prior
-from fastcf.bayes.posterior import Gaussian
+from fastcf.cold.curves import Arrivals
+from fastcf.bayes.belief import Belief
+from fastcf.bayes.foldin import bilinear_design, estimate_prior
+from fastcf.bayes.posterior import gaussian_of
 
 ANSWERS = (0, 1, 2, 5, 10, 20, 50)
 
@@ -94,29 +95,27 @@ def cold_learner(ml, epochs, lr, bs=256, **kwargs):
     can = np.random.default_rng(1).random(len(theirs)) < .5
     return l,theirs[can],theirs[~can]
 
-def rises(new, start, base):
+def rises(new, start):
     "By how many standard errors, over users, the mean squared error rises from each number of answers to each later one"
-    u,per = new.at[0].numpy(),[]
+    u,per = new.rows,[]
     for n in ANSWERS:
-        e = (expected_ratings(new.after(start, base, n), base, *new.at).numpy().clip(1, 5) - new.test.rating.to_numpy())**2
+        e = (new.after(start, n).expected(new.cols, new.rows).numpy().clip(1, 5) - new.test.rating.to_numpy())**2
         per.append(np.bincount(u, e) / np.bincount(u))
     d = np.array([b - a for i,a in enumerate(per) for b in per[i+1:]])
     return d.mean(1) / (d.std(1) / d.shape[1]**.5),np.sqrt(np.mean(per, 1))
 
-def same_for_all(base, n): return Gaussian(base.gaussian.mean.expand(n, -1), base.gaussian.precision.expand(n, -1, -1))
-
 def test_errors_of_cold_users_never_rise_with_answers(ml):
     learn,answers,test = cold_learner(ml, 5, 5e-3)
-    new,base,p = _Arrivals(learn, answers, test, False, 0),estimate_prior(learn),MetadataPrior(learn)
-    for start,b in ((same_for_all(base, len(new.ids)), base), (p.prior(ids=new.ids.ids), p.base)):
-        z,rmse = rises(new, start, b)
+    new = Arrivals(learn, answers, test, 'user', 0)
+    for start in (estimate_prior(learn).of(len(new.ids)), MetadataPrior(learn).prior(ids=new.ids.ids)):
+        z,rmse = rises(new, start)
         assert z.max() < 2 and rmse[-1] < rmse[0] - .05
 
 def test_the_trap_is_there(ml):
     "Mean and covariance of tables that were fitted too closely, and the error they have left: more answers make it worse, and the check above sees it"
     learn,answers,test = cold_learner(ml, 20, 2e-2, 1024, wd=0.)
-    new,t = _Arrivals(learn, answers, test, False, 0),learn.dls.train_ds
+    new,t = Arrivals(learn, answers, test, 'user', 0),learn.dls.train_ds
     left = float((learn.model(t.users.long(), t.items.long()).detach() - t.ratings).square().mean())
-    base = replace(estimate_prior(learn), gaussian=gaussian_of(bilinear_design(learn.model, False)[2]), noise=left)
-    z,rmse = rises(new, same_for_all(base, len(new.ids)), base)
+    base = Belief(gaussian_of(bilinear_design(learn.model, 'user')[2]), replace(estimate_prior(learn).likelihood, noise=left))
+    z,rmse = rises(new, base.of(len(new.ids)))
     assert z.max() > 3 and rmse[-1] > rmse[0] + .05

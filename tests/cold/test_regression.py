@@ -29,23 +29,23 @@ def test_a_weighted_spread_is_that_of_repeated_rows():
 
 def test_weights_are_chosen_by_held_out_ratings(town):
     learn = town['learn']
-    p = MetadataPrior(learn, True)
+    p = MetadataPrior(learn, 'item')
     t,best = p.model.held_out,p.model.held_out.stack().idxmin()
     assert (p.model.strength, p.model.weighted) == best and list(t) == ['1', '√n', 'n'] and t.to_numpy().std() > 0
 
 def test_targets_judge_by_ratings(town):
     learn = town['learn']
-    t = Targets(learn, False, estimate_prior(learn), 20_000, 0)
+    t = Targets(learn, 'user', estimate_prior(learn), 20_000, 0)
     d,own = learn.dls.train_ds,torch.cat([learn.model.user_weight.weight, learn.model.user_bias.weight], 1).detach()[t.rows]
     plain = (learn.model(d.users.long(), d.items.long()) - d.ratings).square().mean().sqrt().item()
     assert t.error(own) == pytest.approx(plain, abs=1e-4) and t.error(own + .5) > plain
-    assert len(Targets(learn, False, estimate_prior(learn), 50, 0, max_ratings=100).r) == 100
+    assert len(Targets(learn, 'user', estimate_prior(learn), 50, 0, max_ratings=100).r) == 100
 
 @pytest.mark.parametrize('is_item', [False, True])
 def test_the_network_finds_what_matters(town, is_item):
     df,ids = town['df'],list(range(160, 200) if is_item else range(240, 300))
     cold = df[(df.item >= 160) & (df.user < 240)] if is_item else df[(df.user >= 240) & (df.item < 160)]
-    p = made(MetadataPrior, town['learn'], is_item, engine='tabular', epochs=60)
+    p = made(MetadataPrior, town['learn'], 'item' if is_item else 'user', engine='tabular', epochs=60)
     g = p.prior(ids=ids)
     assert error(p, cold, is_item, g, ids) < error(p, cold, is_item, same(p, len(ids)), ids) - .04
     assert p.model.held_out.iloc[0] > p.model.held_out.min() and 1 <= p.model.epochs <= 60 and p.model.held_out.idxmin() == p.model.epochs

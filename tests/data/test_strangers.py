@@ -54,7 +54,7 @@ def served(dls, y_range, known, liked, stars):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(5)
     c = dls.catalog
     mine = learn.recommend(known, k=5, min_ratings=5)
-    assert len(mine) == 5 and mine.prediction.is_monotonic_decreasing and mine.prediction.between(*y_range).all()
+    assert len(mine) == 5 and mine.value.is_monotonic_decreasing and mine.prediction.between(*y_range).all()
     new = learn.fold_in(dict.fromkeys(liked, stars)).recommend(5, min_ratings=5)
     assert len(new) == 5 and not set(new[c.item.name]) & set(liked)
     nobody = learn.fold_in({})

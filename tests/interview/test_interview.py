@@ -2,11 +2,12 @@
 import json
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
-from fastcf.cold.metadata_prior import ProxyQuestions, answer_proxies, expected_ratings
+from fastcf.cold.proxies import ProxyQuestions, answer_proxies
 from fastcf.core import UnknownIdError
 from fastcf.data.sources import simulate_ratings
-from fastcf.interview.interview import Interview, _ndcg, plot_interviews, simulate_interview
-from fastcf.interview.questions import STRATEGIES, Interviewer, Lessons, SeenModel, adaptive_page, rating_entropy
+from fastcf.interview.interview import Interview
+from fastcf.interview.simulate import _ndcg, plot_interviews, simulate_interview
+from fastcf.interview.questions import STRATEGIES, ExposureModel, Interviewer, adaptive_page, after_asking, expected_gain, item_questions, rating_entropy, variance_reduction
 import fastcf.learn.predict, fastcf.rank.topn
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
@@ -32,23 +33,24 @@ def beliefs(world, n=3): return world['teach'].beliefs([0, 0, 1], [3, 5, 7], [4,
 # --- what is believed
 
 def test_seen_model_is_the_plain_gaussian(world):
-    s = world['teach'].seen
+    s = world['teach'].exposure
     g = s.posterior([0, 0, 0], [1, 2, 3], [True, False, True], 1)
-    a,y = s.audiences[[1, 2, 3]].double(),torch.tensor([1., 0, 1]).double() - s.offsets[[1, 2, 3]].double()
-    p = s.prior.precision.double() + a.T @ torch.diag(1 / s.noise[[1, 2, 3]].double()) @ a
-    m = torch.linalg.solve(p, s.prior.precision.double() @ s.prior.mean.double() + a.T @ (y / s.noise[[1, 2, 3]].double()))
+    like = s.likelihood
+    a,y = s.audiences[[1, 2, 3]].double(),torch.tensor([1., 0, 1]).double() - like.offsets[[1, 2, 3]].double()
+    p = s.prior.precision.double() + a.T @ torch.diag(1 / like.noise[[1, 2, 3]].double()) @ a
+    m = torch.linalg.solve(p, s.prior.precision.double() @ s.prior.mean.double() + a.T @ (y / like.noise[[1, 2, 3]].double()))
     torch.testing.assert_close(g.mean[0].double(), m, atol=1e-3, rtol=1e-3)
     probs = s.probabilities(g)
     assert probs.shape == (1, 120) and (probs > 0).all() and (probs < 1).all()
 
 def test_chances_without_replies_are_popularity(world):
-    s = world['teach'].seen
+    s = world['teach'].exposure
     none = s.posterior([], [], [], 1)
     torch.testing.assert_close(s.probabilities(none)[0], s.popularity.clamp(.002, .998), atol=1e-4, rtol=0)
 
 def test_seed_and_random_state(world):
     before = torch.random.get_rng_state()
-    a,b = (SeenModel(world['teach'].learn, seed=3) for _ in range(2))
+    a,b = (ExposureModel(world['teach'].learn, seed=3) for _ in range(2))
     assert torch.equal(a.audiences, b.audiences) and torch.equal(before, torch.random.get_rng_state())
 
 def test_rows_do_not_touch_one_another(world):
@@ -60,27 +62,27 @@ def test_rows_do_not_touch_one_another(world):
 def test_not_seen_is_evidence(world):
     t = world['teach']
     a,b = t.beliefs([], [], [], 1),t.beliefs([0, 0], [3, 5], [np.nan, np.nan], 1)
-    moment = t.base.vectors.T @ t.base.vectors
-    assert (b.cov[0] * moment).sum() < (a.cov[0] * moment).sum() and not torch.equal(a.taste.mean, b.taste.mean)
+    moment = t.base.likelihood.second_moment
+    assert (b.taste.cov()[0] * moment).sum() < (a.taste.cov()[0] * moment).sum() and not torch.equal(a.taste.mean, b.taste.mean)
 
 # --- what is asked
 
 def test_falls_are_those_of_the_covariance(world):
     "Against the covariance computed with and without the question"
     t,b = world['teach'],beliefs(world)
-    lessons = Lessons(t, b).on(torch.tensor([[10, 20]] * 3))
-    falls = lessons.falls()
+    gain,q = expected_gain(t, b),item_questions(t, b, torch.tensor([[10, 20]] * 3))
+    falls = variance_reduction(gain, q)
     for r in range(3):
         for j,item in enumerate((10, 20)):
-            v = t.base.vectors[item].double()
-            c = b.cov[r].double()
-            after = torch.linalg.inv(torch.linalg.inv(c) + v[:, None] * v / lessons.noise[r, j].double())
-            rated = float(((c - after) * lessons.m[r].double()).sum()) * float(b.seen[r, item])
-            a = t.seen.audiences[item].double()
+            v = t.base.likelihood.vectors[item].double()
+            c = b.taste.cov()[r].double()
+            after = torch.linalg.inv(torch.linalg.inv(c) + v[:, None] * v / q.noise[r, j].double())
+            rated = float(((c - after) * gain.moment[r].double()).sum()) * float(b.seen[r, item])
+            a = t.exposure.audiences[item].double()
             hc = b.habits.cov()[r].double()
-            habits = torch.linalg.inv(torch.linalg.inv(hc) + a[:, None] * a / t.seen.noise[item].double())
-            g = lessons.gain[r].double()
-            replied = float(((g @ (hc - habits) @ g.T) * lessons.m[r].double()).sum())
+            habits = torch.linalg.inv(torch.linalg.inv(hc) + a[:, None] * a / t.exposure.likelihood.noise[item].double())
+            g = gain.habit_effect[r].double()
+            replied = float(((g @ (hc - habits) @ g.T) * gain.moment[r].double()).sum())
             assert falls[r, j].item() == pytest.approx(rated + replied, rel=2e-3)
 
 def test_a_page_is_a_set(world):
@@ -90,11 +92,11 @@ def test_a_page_is_a_set(world):
     asked[0, [3, 5]] = True
     picks,falls = adaptive_page(t, b, asked, 10)
     assert all(len(set(p)) == 10 for p in picks.tolist()) and not {3, 5} & set(picks[0].tolist())
-    lessons = Lessons(t, b).on(torch.arange(120).expand(3, -1))
+    gain,questions = expected_gain(t, b),item_questions(t, b, torch.arange(120).expand(3, -1))
     for q in range(10):
-        f = lessons.falls().masked_fill(asked, -1)
+        f = variance_reduction(gain, questions).masked_fill(asked, -1)
         assert torch.allclose(f.max(1).values, falls[:, q], rtol=1e-3)
-        lessons.asked(picks[:, q])
+        gain = after_asking(gain, questions, picks[:, q])
         asked[torch.arange(3), picks[:, q]] = True
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
@@ -116,7 +118,7 @@ def test_entropy_is_the_plain_one(world):
 def test_flow_undo_and_skip(world):
     iv = Interview(world['teach'], page_size=5, pages=2)
     a = iv.next_page()
-    assert list(a.columns) == ['item', 'title', 'year', 'seen'] and a.title[0].startswith('<b>') and a.equals(iv.next_page())
+    assert list(a.columns) == ['item', 'title', 'year', 'seen', 'reply'] and a.title[0].startswith('<b>') and a.equals(iv.next_page())
     iv.answer({a.item[0]: 5, a.item[1]: None})
     b = iv.next_page()
     assert not set(a.item) & set(b.item) and iv.page_count == 1
@@ -136,7 +138,7 @@ def test_later_replies_count_and_seen_is_not_recommended(world):
 def test_explanation_is_what_taking_it_back_does(world):
     iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1, 4: 3})
     e = iv.explain(9).set_index('item')
-    at = lambda o: expected_ratings(o.beliefs().taste, world['teach'].base)[0, 9].item()
+    at = lambda o: o.beliefs().taste.expected()[0, 9].item()
     for i in (1, 2, 3, 4):
         less = Interview(world['teach']).answer({k: v for k,v in iv.replies.items() if k != i})
         assert e.effect[i] == pytest.approx(at(iv) - at(less), abs=2e-3)
@@ -144,7 +146,7 @@ def test_explanation_is_what_taking_it_back_does(world):
 def test_progress_and_an_early_end(world):
     iv = Interview(world['teach'], page_size=5)
     p = iv.progress()
-    assert p.questions == 0 and p.expected_rmse > p.expected_rmse_next_page > world['teach'].base.noise**.5
+    assert p.questions == 0 and p.expected_rmse > p.expected_rmse_next_page > world['teach'].base.likelihood.noise**.5
     page = iv.next_page()
     iv.answer({i: 3 for i in page.item})
     assert iv.progress().expected_rmse < p.expected_rmse and iv.progress().ratings == 5
@@ -272,7 +274,7 @@ def test_topics_are_asked_answered_taken_back_and_kept(world, genre):
     t = world['teach']
     iv = Interview(t, page_size=30, pages=9, proxies=genre)
     page = iv.next_page()
-    assert list(page.columns) == ['item', 'title', 'year', 'kind', 'seen'] and set(page.kind) == {'item', 'genre'} and page.equals(iv.next_page()) and page.seen.between(0, 1).all()
+    assert list(page.columns) == ['item', 'title', 'year', 'kind', 'seen', 'reply'] and set(page.kind) == {'item', 'genre'} and page.equals(iv.next_page()) and page.seen.between(0, 1).all()
     topics = page[page.kind == 'genre'].item.tolist()
     assert all(k[0] == 'genre' for k in topics) and list(page.item) == iv.open_page
     k = topics[0]
@@ -281,7 +283,7 @@ def test_topics_are_asked_answered_taken_back_and_kept(world, genre):
     base = Interview(t).answer({i: v for i,v in iv.replies.items() if i != k})
     torch.testing.assert_close(iv.beliefs().taste.mean, answer_proxies(genre, {k[1]: 1}, t.base, base.beliefs().taste).mean, atol=1e-3, rtol=1e-3)
     e = iv.explain(9).set_index('item')
-    at = lambda o: expected_ratings(o.beliefs().taste, t.base)[0, 9].item()
+    at = lambda o: o.beliefs().taste.expected()[0, 9].item()
     assert e.effect[[k]].iloc[0] == pytest.approx(at(iv) - at(base), abs=2e-3) and len(e) == 2
     with pytest.raises(ValueError, match="proxies: the interview asks about genre"): Interview.from_json(t, iv.to_json())
     back = Interview.from_json(t, iv.to_json(), genre)

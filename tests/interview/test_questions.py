@@ -15,6 +15,6 @@ def test_a_learner_on_a_gpu_asks_the_same():
         learn.model.to(device)
         teach = Interviewer(learn)
         b = teach.beliefs([0, 0], [3, 5], [4, float('nan')], 2)
-        assert b.cov.device.type == 'cpu'
+        assert b.taste.cov().device.type == 'cpu'
         pages.append(teach.choose(b, torch.zeros(2, 100, dtype=torch.bool), 5))
     assert torch.equal(*pages)

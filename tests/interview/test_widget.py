@@ -2,7 +2,7 @@
 import json, os, re, secrets, shutil, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import nbformat, pandas as pd, pytest, torch
-from fastcf.cold.metadata_prior import ProxyQuestions
+from fastcf.cold.proxies import ProxyQuestions
 from fastcf.data.sources import simulate_ratings
 from fastcf.interview.interview import Interview
 from fastcf.learn.learner import cf_learner

@@ -291,7 +291,7 @@ def test_ids_of_text(sim):
 @pytest.mark.parametrize('min_ratings', [1, 12])
 def test_recommend_against_a_loop(learn, sim, exclude, min_ratings):
     d,users = learn.dls,[3, 50, 17]
-    got = learn.recommend(users, 7, exclude_seen=exclude, min_ratings=min_ratings)
+    got = learn.recommend(users, 7, exclude_seen=exclude, min_ratings=min_ratings, rank_by='rating')
     for u in users:
         rated = set(d.train_ds.items[d.train_ds.users == d.classes['user'].encode([u])[0]].tolist())
         rows = [i for i in range(len(d.classes['item'])) if d.counts()[i] >= min_ratings and not (exclude and i in rated)]
@@ -306,7 +306,7 @@ def test_recommend_in_blocks_is_the_same(learn, monkeypatch):
     pd.testing.assert_frame_equal(learn.recommend(list(range(40)), 5), whole)
 
 def test_recommend_gives_what_there_is(learn):
-    got = learn.recommend(3, 1000)
+    got = learn.recommend(3, 1000, rank_by='rating')
     n = int((learn.dls.counts() > 0).sum()) - int(learn.dls.counts(is_item=False)[learn.dls.classes['user'].encode([3])[0]])
     assert len(got) == n and got.prediction.is_monotonic_decreasing and len(learn.recommend([], 3)) == 0
 

@@ -113,7 +113,7 @@ def test_fastai_collab(sim, use_nn):
     pop = s.stats[s.stats.statistic.str.endswith('_popularity')]
     assert set(pop.table) == set(names) and 'flat_share' in set(s.stats.statistic)
     counts = l.dls.train_ds.items['item'].value_counts()
-    assert s._data.counts(1, len(l.dls.classes['item'])).sum() == counts.sum() == len(l.dls.train_ds)
+    assert s.data.counts(1, len(l.dls.classes['item'])).sum() == counts.sum() == len(l.dls.train_ds)
     assert kinds(s) == set()
     s.plot(); s.plot_map()
 
@@ -219,7 +219,7 @@ def test_export_leaves_nothing_behind(learn, tmp_path):
     learn.export(tmp_path/'l.pkl')
     size = (tmp_path/'l.pkl').stat().st_size
     again = load_learner(tmp_path/'l.pkl')
-    assert again.embedding_stats.stats.equals(s.stats) and again.embedding_stats._copies == {} and size < 300_000
+    assert again.embedding_stats.stats.equals(s.stats) and again.embedding_stats.watched == {} and size < 300_000
     pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(s)).stats, s.stats)
 
 def test_a_fit_that_breaks_leaves_no_trace(learn):
@@ -399,7 +399,7 @@ def test_csv_is_what_stats_says_and_appends(learn, tmp_path):
     assert (tmp_path/'other.csv').read_text() == 'a,b\n1,2\n'
 
 @pytest.mark.parametrize('torn', ['', 'step,ep', ','.join(COLUMNS) + '\n1,2.0,t,s,1.', ','.join(COLUMNS)])
-def test_csv_mends_a_torn_file(tmp_path, torn):
+def test_csv_fixes_a_torn_file(tmp_path, torn):
     (tmp_path/'s.csv').write_text(torn)
     s = CSVSink('s.csv')
     s.start(tmp_path)
@@ -482,7 +482,7 @@ def test_plots(learn):
     assert len(s.plot_spectrum('user_weight').lines) == min(8, s.stats.step.nunique())
     texts = {t.get_text() for t in s.plot_map(10).texts}
     assert texts and texts <= {f'T{i}' for i in range(80)}
-    first = s._map['item_weight'][1][0]
+    first = s.history.maps['item_weight'][1][0]
     assert 'mine' in {t.get_text() for t in s.plot_map(10, {first: 'mine'}).texts}
 
 def test_live_plot_in_a_notebook(tmp_path):
