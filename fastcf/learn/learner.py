@@ -98,7 +98,7 @@ class CFLearner(Learner):
         if self.__dict__.get('_means', (None,))[0] is not self.dls.train_ds: self._means = self.dls.train_ds,means_of(self.dls)
         return self._means[1]
 
-    def __getstate__(self): return {k: v for k,v in self.__dict__.items() if k != '_means'} # an exported learner takes no ratings along
+    def __getstate__(self): return {k: v for k,v in super().__getstate__().items() if k != '_means'} # an exported learner takes no ratings along
 
     def create_opt(self):
         if not any(p.requires_grad for p in self.model.parameters()):
@@ -113,7 +113,7 @@ class CompareWithMeans(Callback):
         rec,learn = self.learn.recorder,self.learn
         if hasattr(learn, 'lr_finder') or hasattr(learn, 'gather_preds') or len(learn.dls.valid_ds) == 0: return
         names = list(rec.metric_names[1:])
-        if 'rmse' not in names or not rec.values: return
+        if 'rmse' not in names or not rec.values or len(rec.values[-1]) <= names.index('rmse'): return
         got,means = rec.values[-1][names.index('rmse')],learn.baselines().rmse['user and item means']
         if got > means:
             warnings.warn(f"The fit ends at RMSE {got:.4f} on the validation rows, and user and item means give {means:.4f} (learn.baselines()). "

@@ -48,7 +48,7 @@ def test_the_whole_way(dls, tmp_path, name):
     assert again.predict(3, 4) == pytest.approx(one, abs=1e-6) and len(again.recommend(3, 4)) == 4
 
 def test_all_scores_are_those_of_pairs_whatever_the_blocks(dls, monkeypatch):
-    for model in (Five(dls), MODELS['two towers'](dls), EmbeddingDotBias(80, 60, 3, (1, 5))):
+    for model in (Five(dls), MODELS['two towers'](dls), EmbeddingDotBias(len(dls.catalog.item), 60, 3, (1, 5))):
         u,n = torch.tensor([0, 7, 59]),len(dls.catalog.item)
         for pairs in (2**18, 7):
             monkeypatch.setattr('fastcf.learn.model.PAIRS', pairs)
