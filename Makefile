@@ -14,9 +14,9 @@ help: ## What can be made
 demo: .venv/demo ## Train on MovieLens 100K, print the test RMSE and recommendations, write plots
 	$(BIN)/fastcf-demo
 
-test: .venv/test ## Run every notebook and the fast tests, JOBS=2 at a time
+test: .venv/test ## Run the notebooks of the library and the fast tests, JOBS=2 at a time
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -m 'not slow'; status=$$?; \
-	echo "Left out: the slow tests (pages in a browser and in JupyterLab, calibration, killed processes). make test-all runs them too."; exit $$status
+	echo "Left out: what is slow (tutorials, pages in a browser and in JupyterLab, calibration, killed processes). make test-all runs that too."; exit $$status
 
 test-all: .venv/dev ## Run everything; tests in a browser need `make browser` once
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup

@@ -1,7 +1,7 @@
-"Helpers that every room uses: the best few with ties, progress without a terminal"
-import subprocess, sys
-import numpy as np, pytest, torch
-from fastcf.core import stable_topk
+"Helpers that every room uses: the best few with ties, arguments by their annotations"
+import inspect
+import numpy as np, pandas as pd, pytest, torch
+from fastcf.core import ArgumentError, check_types, short_repr, stable_topk
 
 def plain_topk(scores, k):
     "Value descending, then row ascending, by Python's own sort"
@@ -38,3 +38,25 @@ def test_best_few_refuses_nan():
     scores = torch.zeros(4, 30)
     scores[2, 17] = float('nan')
     with pytest.raises(ValueError, match='^scores: .*NaN'): stable_topk(scores, 2)
+
+# --- arguments by their annotations
+
+@check_types
+def called(df:pd.DataFrame, k:int=5, metric:str|None=None, *, seed:int|None=None, pair:tuple|None=(1, 2), user_name:str=None, x:float=1., flag:bool=True, other=None, **kwargs): return 'a result'
+
+@pytest.mark.parametrize('kwargs', [dict(), dict(k=np.int64(3)), dict(metric=None), dict(metric='rmse'), dict(seed=None), dict(seed=2**40), dict(pair=None), dict(pair=[1, 2]), dict(user_name=0), dict(x=2), dict(x=np.float32(2)), dict(flag=0), dict(flag=np.True_), dict(other=object()), dict(more='x')])
+def test_what_fits_its_annotation_passes(kwargs): assert called(pd.DataFrame(), **kwargs) == 'a result'
+
+@pytest.mark.parametrize('name,value,words', [('k', True, 'a whole number'), ('k', 1.5, 'a whole number'), ('k', None, 'a whole number'), ('metric', 3, 'a text'), ('seed', -1, 'a whole number from 0'), ('seed', 'x', 'a whole number from 0'), ('pair', 3, 'a tuple'),
+                                              ('user_name', ['user'], "a column's name"), ('x', float('nan'), 'a number'), ('x', '2', 'a number'), ('x', True, 'a number'), ('flag', 2, 'True or False'), ('flag', 'no', 'True or False'), ('df', [1], 'a pandas DataFrame')])
+def test_what_does_not_is_named(name, value, words):
+    args,kwargs = (value,) if name == 'df' else (pd.DataFrame(),),{} if name == 'df' else {name: value}
+    with pytest.raises(ArgumentError, match=f'^{name}: expected {words}, got '): called(*args, **kwargs)
+    assert issubclass(ArgumentError, ValueError) and issubclass(ArgumentError, TypeError)
+
+def test_a_checked_function_keeps_its_face():
+    assert called.__name__ == 'called' and list(inspect.signature(called).parameters)[:2] == ['df', 'k']
+    with pytest.raises(TypeError, match='positional'): called()
+
+def test_large_things_are_named_by_their_shape():
+    assert short_repr(np.zeros((1000, 3))) == 'ndarray of shape (1000, 3)' and len(short_repr('x' * 1000)) == 60

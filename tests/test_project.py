@@ -1,9 +1,11 @@
 "Facts in one place, notebooks and modules in step, the script"
-import configparser, importlib.metadata, re, shutil, subprocess, sys, tomllib
+import configparser, importlib.metadata, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 import fastcf
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib # Python 3.10; pytest brings it
 
 ROOT = Path(__file__).parent.parent
 from test_structure import rooms
@@ -96,6 +98,7 @@ def test_every_parameter_says_what_it_is():
     "Each parameter of each public function and class has a comment, each of them a docstring"
     import inspect
     from fastcore.docments import docments
+    from fastcf.core import ArgumentError
     from fastcf.data.sources import DownloadError
     bare = []
     for mod in (importlib.import_module(f'fastcf.{o}') for o in ROOMS if o != 'all'):
@@ -105,7 +108,7 @@ def test_every_parameter_says_what_it_is():
             if not o.__doc__: bare.append(f'{name}: no docstring')
             methods = [getattr(o, m) for m in vars(o) if not m.startswith('_')] if inspect.isclass(o) else []
             for f in [o, *(m for m in methods if inspect.isfunction(m) and m.__module__ == mod.__name__ and m.__doc__)]:
-                if f is DownloadError: continue # an OSError as it is
+                if f in (DownloadError, ArgumentError): continue # an OSError and a ValueError as they are
                 sig = inspect.signature(f)
                 docs = docments(f)
                 bare += [f'{name}.{f.__name__}: {p}' for p,v in sig.parameters.items() if p not in ('self', 'cls', 'kwargs', 'args') and v.kind is not v.VAR_KEYWORD and not docs.get(p)]
@@ -120,6 +123,22 @@ def test_all_brings_what_fastai_users_expect_and_shadows_one_name():
 def test_importing_the_package_is_quick_because_it_imports_nothing():
     code = "import sys; before = set(sys.modules); import fastcf; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai', 'pandas', 'matplotlib')])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+def test_a_wheel_holds_every_module(tmp_path):
+    "Built from a copy, as what git tracks; imported from where it was unpacked"
+    for p in tracked():
+        if p.relative_to(ROOT).parts[0] in ('fastcf', 'pyproject.toml', 'setup.cfg', 'README.md', 'LICENSE'):
+            to = tmp_path/'src'/p.relative_to(ROOT)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(p, to)
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+    subprocess.run([*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path/'wheel', tmp_path/'src'], check=True, capture_output=True)
+    wheel, = (tmp_path/'wheel').glob('fastcf-*.whl')
+    subprocess.run([*pip, 'install', '--no-deps', '--no-compile', '--target', tmp_path/'there', wheel], check=True, capture_output=True)
+    assert contents(tmp_path/'there/fastcf', '*.py').keys() == contents(ROOT/'fastcf', '*.py').keys() and (tmp_path/'there/fastcf/py.typed').exists()
+    code = f"import importlib, sys; sys.path.insert(0, {str(tmp_path/'there')!r}); mods = [importlib.import_module(m) for m in {rooms()!r}]; print({{m.__file__.startswith({str(tmp_path/'there')!r}) for m in mods}})"
+    env = {k: v for k,v in os.environ.items() if k != 'PYTHONPATH'}
+    assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout.strip() == '{True}'
 
 # --- the script
 

@@ -1,10 +1,12 @@
 """Pages of the site from nbdev's notebooks: what is shown of each cell, the documentation of what it exports, links, pictures"""
-import configparser, re, tomllib
+import configparser, re
 from base64 import b64decode
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 import nbformat
+try: import tomllib
+except ModuleNotFoundError: import tomli as tomllib # Python 3.10; pytest brings it
 from .maps import in_words, wing_map, wings_map
 from .names import Names
 from .notebooks import alt_text, directives, html_table, plain_source, png_size

@@ -10,7 +10,8 @@ __all__ = ['TimeSplitter', 'LeaveLastOutSplitter', 'LeaveOneOutSplitter', 'PerUs
 
 # %% ../../nbs/data/05_splits.ipynb #3d581df0
 import numpy as np
-from ..core import check_count,check_share
+import pandas as pd
+from ..core import check_types,check_count,check_share
 from .columns import ask,find_columns,find_time,listed_names
 from .vocab import Vocab
 
@@ -35,7 +36,8 @@ def TimeSplitter(
 ):
     "Hold out the newest ratings"
     check_share('valid_pct', valid_pct)
-    def _inner(o):
+    @check_types
+    def _inner(o:pd.DataFrame):
         order = np.argsort(_times(o, time_name), kind='stable')
         cut = len(o) - int(valid_pct * len(o))
         return order[:cut],order[cut:]
@@ -64,7 +66,8 @@ def LeaveLastOutSplitter(
 ):
     "Hold out each user's newest `k` ratings, but never the oldest; of several at the same second, those in the last rows"
     check_count('k', k)
-    def _inner(o):
+    @check_types
+    def _inner(o:pd.DataFrame):
         newer,count = _newest(o, user_name, time_name)
         return _held((newer < k) & (newer < count - 1))
     return _inner
@@ -80,7 +83,8 @@ def LeaveOneOutSplitter(
     user_name:str=None # Column of user ids, by default one called so, else the first
 ):
     "Hold out one rating of each user, drawn at random; a single one stays in training"
-    def _inner(o):
+    @check_types
+    def _inner(o:pd.DataFrame):
         place,count = _shuffled(o, user_name, seed)
         return _held((place == 0) & (count > 1))
     return _inner
@@ -94,7 +98,8 @@ def PerUserSplitter(
 ):
     "Hold out a share of each user's ratings"
     check_share('valid_pct', valid_pct)
-    def _inner(o):
+    @check_types
+    def _inner(o:pd.DataFrame):
         place,count = _newest(o, user_name, time_name) if newest else _shuffled(o, user_name, seed)
         return _held(place < np.floor(valid_pct * count + 1e-9)) # a tenth of 30 is 3, whatever the last digit of 0.1
     return _inner
@@ -103,7 +108,8 @@ def PerUserSplitter(
 def _cold_splitter(valid_pct, seed, name, is_item):
     "Hold out all the rows of a share of the ids in column `name` of users or items"
     check_share('valid_pct', valid_pct)
-    def _inner(o):
+    @check_types
+    def _inner(o:pd.DataFrame):
         own = _column(o, name, is_item)
         ids = Vocab(own)
         cold = np.random.default_rng(seed).permutation(len(ids))[:max(1, int(valid_pct * len(ids)))]

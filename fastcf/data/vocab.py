@@ -11,11 +11,13 @@ __all__ = ['Vocab']
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import UnknownIdError,id_repr
+from ..core import short_repr,UnknownIdError,id_repr
 
 # %% ../../nbs/data/01_vocab.ipynb #419f019f
 def _index(ids):
     "An index of any ids, half characters (lone surrogates) among them"
+    if getattr(ids, 'ndim', 1) != 1 or isinstance(ids, (str, bytes, set, dict)) or not hasattr(ids, '__iter__') or isinstance(ids, type):
+        raise ValueError(f"ids: expected a list, an array or a Series of ids, got {short_repr(ids)}")
     try: return pd.Index(ids, tupleize_cols=False)
     except UnicodeEncodeError: return pd.Index(pd.Series(list(ids), dtype=object), dtype=object, tupleize_cols=False)
 
@@ -26,7 +28,7 @@ class Vocab:
         ids, # Ids in any order, repeated or not: a Series, an array or a list
         name:str='id' # What they are ids of; named in errors
     ):
-        self.ids,self.name = _index(pd.Series(ids).unique()).sort_values(),name
+        self.ids,self.name = _index(ids).unique().sort_values(),name
 
     def __len__(self): return len(self.ids)
     def __iter__(self): return iter(self.ids)

@@ -23,7 +23,7 @@ from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their 
 from fastcore.basics import patch,ifnone
 from fastcore.foundation import L
 from fastcore.meta import delegates
-from ..core import RatingsError,id_repr
+from ..core import check_types,RatingsError,id_repr
 from ..data.loaders import CFDataLoaders
 from .learned import Learned
 from .model import EmbeddingDotBias,check_model,model_device
@@ -179,6 +179,7 @@ def make_model(
 
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
 @delegates(Learner.__init__, but=['splitter'])
+@check_types
 def cf_learner(
     dls:CFDataLoaders, # Ratings
     factor_count:int=None, # Factors, by default 50

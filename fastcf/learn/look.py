@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import label_points
+from ..core import check_types,label_points
 from .model import require
 from .learner import CFLearner
 
 # %% ../../nbs/learn/04_look.ipynb #3576d6fe
 @patch
 @torch.no_grad()
+@check_types
 def biases(self:CFLearner,
     is_item:bool=True, # Of items, or of users
     min_ratings:int=1 # Leave out those with fewer training ratings
@@ -34,6 +35,7 @@ def biases(self:CFLearner,
 
 @patch
 @torch.no_grad()
+@check_types
 def factors(self:CFLearner,
     is_item:bool=True # Of items, or of users
 ) -> pd.DataFrame: # One row an id, one column a factor
@@ -44,6 +46,7 @@ def factors(self:CFLearner,
 
 # %% ../../nbs/learn/04_look.ipynb #992e4d71
 @patch
+@check_types
 def plot_map(self:CFLearner,
     n:int=60, # Items, those with most ratings
     ax=None # Matplotlib axes, by default new ones

@@ -12,9 +12,10 @@ __all__ = ['PAIRS', 'get_embeddings', 'EmbeddingDotBias', 'model_device', 'evalu
 from contextlib import contextmanager
 import torch
 from torch import LongTensor,Tensor,nn
-from ..core import check_range
+from ..core import check_types,check_range
 
 # %% ../../nbs/learn/00_model.ipynb #c90411bf
+@check_types
 def get_embeddings(
     row_count:int, # Rows: users or items
     col_count:int # Columns: factors, or 1 for biases
@@ -35,6 +36,7 @@ FASTAI_ATTRIBUTES = { # what a user of `fastai.collab` asks a model for, and whe
 # %% ../../nbs/learn/00_model.ipynb #ab79dda1
 class EmbeddingDotBias(nn.Module):
     "Dot product of a user's and an item's factors, plus a bias of each"
+    @check_types
     def __init__(self,
         item_count:int, # Items
         user_count:int, # Users
