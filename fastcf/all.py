@@ -13,14 +13,19 @@ from fastai.collab import *
 from .core import *
 from .data.sources import *
 from .data.vocab import *
+from .data.files import *
 from .data.columns import *
 from .data.checks import *
 from .data.splits import *
 from .data.features import *
 from .data.interactions import *
+from .data.batches import *
+from .data.histories import *
 from .data.loaders import *
 from .learn.model import *
+from .learn.means import *
 from .learn.optim import *
+from .learn.row_decay import *
 from .learn.progress import *
 from .learn.learned import *
 from .learn.pairs import *
@@ -28,6 +33,8 @@ from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
 from .learn.lr_finder import *
+from .learn.neural import *
+from .learn.two_tower import *
 from .watch.tables import *
 from .watch.sinks import *
 from .watch.history import *
@@ -42,6 +49,10 @@ from .bayes.growth import *
 from .rank.choice import *
 from .rank.ials import *
 from .rank.topn import *
+from .rank.baselines import *
+from .rank.metrics import *
+from .rank.evaluate import *
+from .rank.losses import *
 from .cold.metadata_prior import *
 from .cold.proxies import *
 from .cold.attach import *
@@ -57,5 +68,8 @@ from .serve.files import *
 from .serve.checkpoint import *
 from .serve.pickles import *
 from .scale.rowwise import *
+from .scale.fused import *
+from .scale.stream import *
+from .scale.distributed import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

@@ -11,8 +11,15 @@ from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
 from fastcf.learn.optim import FusedAdam, table_optimizer
 from fastcf.learn import lr_finder, predict
+from fastcf.scale import rowwise
 from fastcf.scale.rowwise import RowEmbedding, RowwiseAdagrad, RowwiseAdam, RowwiseSGD, rowwise_tables
 from fastcf.watch.embedding_stats import EmbeddingStats
+
+@pytest.fixture(params=['compiled', 'plain'])
+def loop(request, monkeypatch):
+    "Both forms of Adam: the compiled loop, and calls into PyTorch where numba is missing"
+    if request.param == 'plain': monkeypatch.setattr(rowwise, '_HAS_NUMBA', False)
+    return request.param
 
 OPTS = [RowwiseSGD, RowwiseAdagrad, RowwiseAdam]
 
@@ -42,15 +49,15 @@ def train(opt_func, rowwise, steps=200, n=50, b=8, wd=.1, settle_at=(), every_ro
 
 def same(a, b, atol=1e-5): torch.testing.assert_close(a, b, atol=atol, rtol=0)
 
-@pytest.mark.parametrize('rowwise,dense,kwargs', [
+@pytest.mark.parametrize('ours,dense,kwargs', [
     (RowwiseSGD, dense_sgd, {}), (RowwiseSGD, dense_sgd, dict(wd=0.)), (RowwiseAdagrad, dense_adagrad, {}), (RowwiseAdam, FusedAdam, dict(mom=0.)),
     (RowwiseAdam, FusedAdam, dict(every_row=True)), (RowwiseAdam, FusedAdam, dict(eps=1e-12)), (RowwiseAdam, FusedAdam, dict(eps=1e-12, wd=2.)),
     (RowwiseAdam, FusedAdam, dict(eps=1e-12, mom=.95, sqr_mom=.999))])
 @pytest.mark.parametrize('settle_at', [(), (3, 120)])
-def test_200_steps_equal_the_dense_ones(rowwise, dense, kwargs, settle_at):
-    same(train(rowwise, True, settle_at=settle_at, **kwargs), train(dense, False, **kwargs))
+def test_200_steps_equal_the_dense_ones(ours, dense, kwargs, settle_at, loop):
+    same(train(ours, True, settle_at=settle_at, **kwargs), train(dense, False, **kwargs))
 
-def test_more_steps_than_the_sums_have_room_for():
+def test_more_steps_than_the_sums_have_room_for(loop):
     same(train(RowwiseSGD, True, steps=1500), train(dense_sgd, False, steps=1500))
     a,b = train(RowwiseAdam, True, steps=1500, eps=1e-3),train(FusedAdam, False, steps=1500, eps=1e-3) # a small eps would blow up rounding
     assert (a - b).norm() < .02 * b.norm()
@@ -67,7 +74,7 @@ def test_duplicates_are_summed_before_they_are_squared():
     same(t.weight.detach() - before, torch.tensor([[0.], [0], [0], [-.1], [0]]), 1e-6)
 
 @pytest.mark.parametrize('opt_func', OPTS)
-def test_only_the_rows_of_the_batch_are_written(opt_func):
+def test_only_the_rows_of_the_batch_are_written(opt_func, loop):
     t = RowEmbedding(table())
     opt,before = opt_func([t.weight], lr=.1, wd=.5),t.weight.detach().clone()
     for rows in ([4, 7, 4], [7, 9]):
@@ -80,7 +87,7 @@ def test_only_the_rows_of_the_batch_are_written(opt_func):
     same(t.weight.detach(), shown, 1e-6)
 
 @pytest.mark.parametrize('opt_func', OPTS)
-def test_an_empty_batch_changes_nothing(opt_func):
+def test_an_empty_batch_changes_nothing(opt_func, loop):
     t = RowEmbedding(table())
     opt = opt_func([t.weight], lr=.1, wd=.5)
     t(torch.tensor([1, 2])).sum().backward(); opt.step(); opt.zero_grad()
@@ -128,7 +135,7 @@ def quiet(learn, *args, one_cycle=False, **kwargs):
     return learn
 
 @pytest.mark.parametrize('opt_func', OPTS)
-def test_everything_fastai_does_with_an_optimizer(dls, opt_func, tmp_path):
+def test_everything_fastai_does_with_an_optimizer(dls, opt_func, tmp_path, loop):
     learn = cf_learner(dls, opt_func=opt_func, seed=0)
     quiet(learn, 2, 1e-2, one_cycle=True)
     assert len(learn.recorder.lrs) == 2 * len(dls.train)
@@ -147,7 +154,7 @@ def test_everything_fastai_does_with_an_optimizer(dls, opt_func, tmp_path):
     learn.export(tmp_path/'x.pkl')
     assert 'grad_avg' not in str(learn.opt.state_dict()['state'][0].keys())
 
-def test_sparse_is_the_dense_learner(dls): # the way from ratings to predictions with one schedule and another optimizer
+def test_sparse_is_the_dense_learner(dls, loop): # the way from ratings to predictions with one schedule and another optimizer
     a,b = (quiet(cf_learner(dls, sparse=s, seed=0, opt_func=partial(o, eps=1e-12)), 0) for s,o in ((False, FusedAdam), (True, RowwiseAdam)))
     for learn in (a, b):
         learn.dls.train.rng.seed(5)
@@ -188,7 +195,7 @@ def test_a_second_optimizer_of_the_same_table_leaves_nothing_undone():
     RowwiseAdam([t.weight], lr=.1)
     same(t.weight.detach(), shown, 1e-6)
 
-def test_a_model_with_layers_trains_too():
+def test_a_model_with_layers_trains_too(loop):
     model = rowwise_tables(nn.Sequential(nn.Embedding(20, 4), nn.Linear(4, 1)))
     dense = nn.Sequential(nn.Embedding(20, 4), nn.Linear(4, 1))
     dense.load_state_dict(model.state_dict())

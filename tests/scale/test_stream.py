@@ -1,0 +1,179 @@
+"Ratings on disk: numbered as the frame would number them, shuffled within the bound, shared out without a gap, taken up where a pass stopped"
+import json, pickle, subprocess, sys
+import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest, torch
+from hypothesis import given, settings, strategies as st
+from fastcf.core import RatingsError
+from fastcf.data.loaders import CFDataLoaders, RatingsDL
+from fastcf.data.sources import simulate_ratings
+from fastcf.learn.learner import cf_learner
+from fastcf.learn import predict
+from fastcf.scale.fused import FusedSGD
+from fastcf.scale.stream import StreamDL, encode_ratings, open_ratings
+
+def frame(n=2000, kind='int'):
+    df = simulate_ratings(60, 80, max(n, 200), 4, seed=3).iloc[:n, :3]
+    df.columns = ['who', 'what', 'rating']
+    if kind == 'str': df = df.astype({'who': str, 'what': str})
+    if kind == 'category': df = df.astype({'who': 'category', 'what': 'category'})
+    return df
+
+def write(df, folder, groups=(700, 1, 1299)):
+    "A folder of two files, with row groups of odd sizes"
+    folder.mkdir()
+    at = 0
+    with pq.ParquetWriter(folder/'a.parquet', pa.Schema.from_pandas(df, preserve_index=False)) as w:
+        for n in groups[:-1]: w.write_table(pa.Table.from_pandas(df[at:at+n], preserve_index=False)); at += n
+    df[at:].to_parquet(folder/'b.parquet', index=False)
+    return folder
+
+def rows_of(table): return list(zip(table.catalog.user[table.users.numpy()], table.catalog.item[table.items.numpy()], table.ratings.tolist()))
+
+@pytest.mark.parametrize('kind', ['int', 'str', 'category'])
+def test_the_rows_and_their_ids_are_the_frames(tmp_path, kind):
+    df = frame(kind=kind)
+    train,valid = open_ratings(encode_ratings(write(df, tmp_path/'in'), tmp_path/'out', valid_pct=.25, seed=1))
+    held = np.random.default_rng(1).random(len(df)) < .25
+    for t,mask in ((train, ~held), (valid, held)):
+        want = df[mask]
+        assert list(t.catalog.user[t.users.numpy()]) == want.who.tolist() and list(t.catalog.item[t.items.numpy()]) == want.what.tolist()
+        np.testing.assert_array_equal(t.ratings.numpy(), want.rating.to_numpy('float32'))
+    whole = CFDataLoaders.from_df(df, device='cpu')
+    assert list(train.catalog.user) == list(whole.catalog.user) and list(train.catalog.item) == list(whole.catalog.item)
+
+def test_row_groups_and_files_do_not_matter(tmp_path):
+    df = frame()
+    tables = [open_ratings(encode_ratings(write(df, tmp_path/f'in{j}', g), tmp_path/f'out{j}', seed=1))[0] for j,g in enumerate([(700, 1, 1299), (1, 1, 1998), (1999, 1)])]
+    assert all(torch.equal(t.users, tables[0].users) and torch.equal(t.ratings, tables[0].ratings) for t in tables)
+
+def table(tmp_path, n=1000):
+    path = tmp_path/f'out{n}'
+    return open_ratings(path if path.exists() else encode_ratings(write(frame(n), tmp_path/f'in{n}', (n // 2, n - n // 2)), path, valid_pct=0))[0]
+
+def rows(dl): return torch.cat([torch.stack([b[0].double(), b[1].double(), b[2].double()], 1) for b in dl])
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(n=st.integers(20, 300), bs=st.integers(1, 40), window=st.integers(1, 400), block=st.integers(1, 50), shuffle=st.booleans(), drop=st.booleans())
+def test_every_row_comes_once_in_batches_of_bs(tmp_path_factory, n, bs, window, block, shuffle, drop):
+    from fastcf.data.loaders import RatingsTable
+    t = RatingsTable(torch.arange(n), torch.arange(n), torch.arange(n), None)
+    dl = StreamDL(t, bs=bs, shuffle=shuffle, drop_last=drop, window=window, block=block, seed=0, device='cpu')
+    sizes,seen = [len(b[0]) for b in dl],torch.cat([b[0] for b in dl.new()] or [torch.tensor([], dtype=torch.int64)])
+    assert sizes[:n // bs] == [bs] * (n // bs) and len(sizes) == len(dl)
+    assert len(set(seen.tolist())) == len(seen) == (n // bs * bs if drop else n)
+    if not shuffle: assert seen.tolist() == list(range(len(seen)))
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(n=st.integers(30, 300), bs=st.integers(1, 40), world=st.integers(2, 5), drop=st.booleans(), block=st.integers(1, 50))
+def test_processes_share_the_rows_in_equal_steps(n, bs, world, drop, block):
+    from fastcf.data.loaders import RatingsTable
+    t = RatingsTable(torch.arange(n), torch.arange(n), torch.arange(n), None)
+    make = lambda r: StreamDL(t, bs=bs, shuffle=True, drop_last=drop, rank=r, world=world, block=block, window=64, seed=0, device='cpu')
+    try: parts = [[b[0] for b in make(r)] for r in range(world)]
+    except ValueError as e:
+        assert 'too few' in str(e) and -(-(-(-n // world)) // bs) > n // world
+        return
+    assert len({len(p) for p in parts}) == 1 and all(len(b) for p in parts for b in p)
+    seen = [int(o) for p in parts for b in p for o in b]
+    assert len(seen) == len(set(seen)) and (drop or len(seen) == n)
+
+def test_32_rows_and_two_processes(tmp_path):
+    t = table(tmp_path, 32)
+    parts = [StreamDL(t, bs=4, shuffle=True, rank=r, world=2, seed=0, device='cpu').get_idxs().tolist() for r in range(2)]
+    assert len(parts[0]) == len(parts[1]) == 16 and sorted(parts[0] + parts[1]) == list(range(32))
+
+def test_a_shuffle_stays_within_its_window_and_moves_with_each_epoch(tmp_path):
+    dl = StreamDL(table(tmp_path), bs=10, shuffle=True, window=100, block=20, seed=0, device='cpu')
+    first,second = dl.get_idxs(),dl.get_idxs()
+    assert not torch.equal(first, second)
+    for w in first.split(100): assert len({int(r) // 20 for r in w}) == 5 # five blocks of twenty, and no row of another
+    assert torch.equal(first, dl.new().get_idxs()) # the same seed
+    blocks = [int(w[0]) // 20 for w in first.split(20)]
+    assert blocks != sorted(blocks)
+
+@pytest.mark.parametrize('start', [0, 1, 7, 50, 99, 100])
+def test_a_pass_can_be_taken_up(tmp_path, start):
+    dl = StreamDL(table(tmp_path), bs=10, shuffle=True, window=100, block=20, seed=0, device='cpu')
+    whole,dl = rows(dl),dl.new()
+    dl.go_on_at(start)
+    again = rows(dl) if start < 100 else torch.empty(0, 3, dtype=torch.float64)
+    if start == 100: assert list(dl) == []
+    assert torch.equal(whole[10 * start:], again)
+    assert len(rows(dl)) == 1000 # the pass after it is whole
+
+def test_it_trains_validates_and_predicts_in_ids(tmp_path):
+    df = frame(kind='str')
+    make = lambda: CFDataLoaders.stream_parquet(write(df, tmp_path/'in') if not (tmp_path/'in').exists() else tmp_path/'in', tmp_path/'out', bs=64, window=500, block=50, device='cpu')
+    learns = [cf_learner(make(), seed=0) for _ in range(2)]
+    for learn in learns:
+        before = learn.validate()[0]
+        with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-2)
+        assert learn.validate()[0] < before
+    assert torch.equal(*(o.model.user_weight.weight for o in learns)) # the same seed, the same tables
+    assert len(learns[0].get_preds()[0]) == len(learns[0].dls.valid_ds)
+    assert np.isfinite(learns[0].predict([df.who[0]], [df.what[0]]).prediction).all()
+    with learns[0].no_bar(), learns[0].no_logging(): learns[0].fit(2, cbs=FusedSGD(threads=2))
+
+def test_files_that_changed_are_encoded_again(tmp_path):
+    df = frame()
+    folder = write(df, tmp_path/'in')
+    make = lambda **kw: CFDataLoaders.stream_parquet(folder, tmp_path/'out', device='cpu', **kw)
+    make()
+    stamp = (tmp_path/'out'/'ratings.json').stat().st_mtime_ns
+    make(bs=8)
+    assert (tmp_path/'out'/'ratings.json').stat().st_mtime_ns == stamp
+    df[:100].to_parquet(folder/'b.parquet', index=False)
+    dls = make()
+    assert len(dls.train_ds) + len(dls.valid_ds) == 801
+
+def test_what_is_wrong_with_files_is_named(tmp_path):
+    df = frame()
+    for name,bad,said in [('nan', df.assign(rating=df.rating.where(df.index != 5)), '1 ratings that are missing'), ('null', df.assign(who=df.who.astype('Int64').where(df.index != 5)), '1 missing ids in b.parquet'),
+                          ('text', df.assign(rating='good'), 'which are no numbers')]:
+        (tmp_path/name).mkdir()
+        df.astype({'who': 'Int64'} if name == 'null' else {})[:10].to_parquet(tmp_path/name/'a.parquet', index=False)
+        bad[:10].to_parquet(tmp_path/name/'b.parquet', index=False)
+        with pytest.raises(ValueError, match=said): encode_ratings(tmp_path/name, tmp_path/'out')
+        assert not (tmp_path/'out').exists()
+    with pytest.raises(FileNotFoundError, match='no file'): encode_ratings(tmp_path/'nothing', tmp_path/'out')
+    with pytest.raises(ValueError, match="no column 'stars'"): encode_ratings(write(df, tmp_path/'in'), tmp_path/'out', rating_name='stars')
+    with pytest.raises(FileNotFoundError, match='encode_ratings'): open_ratings(tmp_path)
+
+def test_ids_of_two_types_are_named(tmp_path):
+    df = frame()
+    (tmp_path/'in').mkdir()
+    df.to_parquet(tmp_path/'in/a.parquet', index=False); df.astype({'who': str}).to_parquet(tmp_path/'in/b.parquet', index=False)
+    with pytest.raises(ValueError, match='b.parquet'): encode_ratings(tmp_path/'in', tmp_path/'out')
+
+def test_a_cut_column_is_found(tmp_path):
+    t = table(tmp_path, 100)
+    p = tmp_path/'out100'/'train.items'
+    p.write_bytes(p.read_bytes()[:-4])
+    with pytest.raises(ValueError, match='expected 400 bytes'): open_ratings(tmp_path/'out100')
+
+def test_a_mapped_table_pickles_as_its_rows(tmp_path):
+    t = table(tmp_path, 100)
+    u = pickle.loads(pickle.dumps(t))
+    assert torch.equal(t.users, u.users) and torch.equal(t.ratings, u.ratings)
+    u.release(); t.release()
+    assert torch.equal(t.items, u.items)
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+def test_memory_stays_within_the_window(tmp_path):
+    "8 million rows are 96 MB; a window of 2**16 rows reads little of it at a time"
+    n = 8_000_000
+    (tmp_path/'out').mkdir()
+    for name,kind in (('users', '<i4'), ('items', '<i4'), ('ratings', '<f4')): np.zeros(n, kind).tofile(tmp_path/f'out/train.{name}'); (tmp_path/f'out/valid.{name}').touch()
+    for s in ('users', 'items'): pq.write_table(pa.table({'id': [0]}), tmp_path/f'out/{s}.parquet')
+    (tmp_path/'out/ratings.json').write_text(json.dumps(dict(version=1, names=['u', 'i', 'r'], rows=dict(train=n, valid=0))))
+    code = f"""
+import torch
+from fastcf.scale.stream import open_ratings, StreamDL
+rss = lambda: int(next(l for l in open('/proc/self/status') if l.startswith('VmRSS')).split()[1]) / 1024
+dl = StreamDL(open_ratings({str(tmp_path/'out')!r})[0], bs=2**14, shuffle=True, window=2**16, block=2**12, seed=0, device='cpu')
+next(iter(dl)); start,most = rss(),0
+for j,b in enumerate(dl):
+    if j % 20 == 0: most = max(most, rss())
+print(most - start)
+"""
+    grew = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
+    assert grew < 48, f'{grew} MB' # 5 when written
