@@ -23,7 +23,9 @@ from .data.batches import *
 from .data.histories import *
 from .data.loaders import *
 from .learn.model import *
+from .learn.means import *
 from .learn.optim import *
+from .learn.row_decay import *
 from .learn.progress import *
 from .learn.learned import *
 from .learn.pairs import *
@@ -31,6 +33,8 @@ from .learn.learner import *
 from .learn.predict import *
 from .learn.look import *
 from .learn.lr_finder import *
+from .learn.neural import *
+from .learn.two_tower import *
 from .watch.tables import *
 from .watch.sinks import *
 from .watch.history import *
@@ -59,8 +63,10 @@ from .interview.simulate import *
 from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
+from .serve.interviews import *
 from .serve.files import *
 from .serve.checkpoint import *
+from .serve.pickles import *
 from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *

@@ -16,7 +16,7 @@ from torch import Tensor,nn
 from fastcore.basics import patch
 from ..core import check_count,listed,show_progress,stable_topk
 from ..learn.learner import CFLearner
-from ..learn.model import EmbeddingDotBias,score_all
+from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5c2aead3
@@ -102,14 +102,13 @@ class _Lists:
 
     def ratings(self, ids, rows):
         "Predicted ratings of everything [b, n]"
-        r = score_all(self.model, rows.clamp(min=0).to(self.model.item_bias.weight.device)).float()
+        r = score_all(self.model, rows.clamp(min=0), len(self.learn.dls.catalog.item)).float()
         return (self.complete(r, ids, rows) if self.complete else r).cpu()
 
     def pairs(self, rows, cols):
         "Predicted ratings of some items a user [b, m]"
-        device,m = self.model.item_bias.weight.device,cols.shape[1]
-        at = zip(rows.repeat_interleave(m).split(2**20), cols.flatten().split(2**20))
-        return torch.cat([self.model(u.to(device), i.to(device)).float().cpu() for u,i in at]).view(len(rows), m)
+        m = cols.shape[1]
+        return score_pairs(self.model, rows.repeat_interleave(m), cols.flatten()).view(len(rows), m)
 
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
@@ -244,7 +243,8 @@ def similar_users(self:CFLearner,
 def _vectors(learn, is_item):
     "The factors of one side: the model's, or those of the choice model where there are choices alone and `IALS` was fitted"
     if learn.has_choice and not has_ratings(learn.dls.train_ds): return learn.choice.items if is_item else learn.choice.users
-    return (learn.model.item_weight if is_item else learn.model.user_weight).weight
+    side = 'item' if is_item else 'user'
+    return require(learn.model, f'{side}_vectors', f'similar_{side}s')().detach()
 
 def _alike(vectors, rows, k, rare):
     "The nearest rows [n, k] to each of `rows`, and their cosines"
