@@ -43,8 +43,9 @@ def _text_faults(s, faults):
     half = {o for o in ids if not o.isascii() and any('\ud800' <= c <= '\udfff' for c in o)}
     if half:
         half = s.map(lambda o: o in half).astype(bool)
-        fix = f"Read the file in its own encoding, or replace them: df[{name}] = df[{name}].str.encode('utf-8', 'replace').str.decode('utf-8')"
-        faults.append(describe_fault(s.name, f"{_n(half, 'id')} with half a character (a lone surrogate), such as {s[half].iloc[0]!r}", fix, half))
+        fault = f"{_n(half, 'id')} with half a character (a lone surrogate), such as {s[half].iloc[0]!r}"
+        replaced = f"df[{name}] = df[{name}].str.encode('utf-8', 'replace').str.decode('utf-8')"
+        faults.append(describe_fault(s.name, fault, f"Read the file in its own encoding, or replace them: {replaced}", half))
     bare = ids.str.strip()
     twice = s.isin(set(ids[bare.duplicated(keep=False) & (bare != ids)]))
     if twice.any():
@@ -89,7 +90,9 @@ def _not_numbers(s, n):
     said = f"{len(s):,} value{'' if len(s) == 1 else 's'} not a number, such as "
     if comma.any():
         fix = "Decimal commas: read_csv(..., decimal=',')"
-        if words: fix += f"; and {(~comma).sum():,} of the values are none even so: {some}. If these mean that there is no rating: read_csv(..., na_values=[{first}])"
+        if words:
+            fix += f"; and {_n(~comma, 'value')} would still not be a number: {some}. "
+            fix += f"If these mean that there is no rating: read_csv(..., na_values=[{first}])"
         return said + id_repr(s.iloc[0]),fix
     if len(s) == n and len(words) <= min(20, n // 2):
         numbers = ', '.join(f'{w!r}: {j}' for j,w in enumerate(words[:3], 1)) + (', ...' if len(words) > 3 else '')
@@ -97,7 +100,7 @@ def _not_numbers(s, n):
     return said + id_repr(s.iloc[0]),f"Look at df.loc[[{', '.join(map(id_repr, s.index[:3]))}]], fix or drop"
 
 def clean_values(s, rating_range, faults, new=False, what='rating'):
-    "`s` as float64, and notes of what was changed; what cannot be fixed is appended to `faults`; `new`: ratings for a model that is trained already"
+    "`s` as float64, and notes of what was changed; adds to `faults` what cannot be fixed; `new`: ratings for a model trained already"
     s,notes = _plain(s),[]
     if pd.api.types.is_datetime64_any_dtype(s) or s.dtype.kind in 'mMc':
         faults.append(describe_fault(s.name, f"{s.dtype} values do not look like {what}s", f"Name the {what} column with {what}_name="))
@@ -113,7 +116,8 @@ def clean_values(s, rating_range, faults, new=False, what='rating'):
     else: missing = s.isna()
     s = pd.Series(s.to_numpy(dtype='float64', na_value=np.nan), index=s.index, name=s.name)
     if missing.any():
-        faults.append(describe_fault(s.name, f"{_n(missing, f'missing {what}')}", f"Drop these rows: df.dropna(subset=[{id_repr(s.name)}])", missing))
+        fix = f"Drop these rows: df.dropna(subset=[{id_repr(s.name)}])"
+        faults.append(describe_fault(s.name, _n(missing, f'missing {what}'), fix, missing))
     _value_faults(s, rating_range, faults, new, what)
     return s,notes
 
@@ -121,7 +125,8 @@ def clean_values(s, rating_range, faults, new=False, what='rating'):
 def _value_faults(s, rating_range, faults, new, what):
     "Faults of numbers: infinite, outside the range, all the same, or seconds since 1970"
     inf = s.abs() > np.finfo('float32').max
-    if inf.any(): faults.append(describe_fault(s.name, f"{_n(inf, f'infinite {what}')}", "Replace or drop them: df[np.isfinite(df[col])]", inf))
+    if inf.any():
+        faults.append(describe_fault(s.name, _n(inf, f'infinite {what}'), "Replace or drop them: df[np.isfinite(df[col])]", inf))
     if rating_range is not None:
         lo,hi = rating_range
         out = ((s < lo) | (s > hi)) & ~inf
@@ -130,7 +135,8 @@ def _value_faults(s, rating_range, faults, new, what):
             faults.append(describe_fault(s.name, f"{_n(out, what)} outside {lo:g} to {hi:g}, such as {s[out].iloc[0]:g}", fix, out))
     fine = s[s.notna() & ~inf]
     if len(fine) and fine.min() > 1e8:
-        faults.append(describe_fault(s.name, "every value is above 100,000,000, as seconds since 1970 are", f"Name the {what} column with {what}_name="))
+        fault = "every value is above 100,000,000, as seconds since 1970 are"
+        faults.append(describe_fault(s.name, fault, f"Name the {what} column with {what}_name="))
     elif what == 'rating' and not new and len(fine) > 1 and fine.nunique() == 1: # one person may well like everything
         fix = "If this is a log of what people used, these are interactions: CFDataLoaders.from_df(df, rating_name=False)"
         faults.append(describe_fault(s.name, f"every rating is {fine.iloc[0]:g}, so there is nothing to learn", fix))
@@ -195,4 +201,6 @@ def find_size_faults(df, user, item, faults):
     "Faults of tables too small to learn from"
     if len(df) < 2: faults.append(describe_fault('ratings', "only one row, too few to split", "Bring more rows"))
     for what,c in (('user', user), ('item', item)):
-        if len(df) > 1 and df[c].nunique() < 2: faults.append(describe_fault(c, f"only one {what}: {id_repr(df[c].iloc[0])}", "Collaborative filtering compares users over items and needs at least two of each"))
+        if len(df) > 1 and df[c].nunique() < 2:
+            fix = "Collaborative filtering compares users over items and needs at least two of each"
+            faults.append(describe_fault(c, f"only one {what}: {id_repr(df[c].iloc[0])}", fix))

@@ -12,6 +12,7 @@ import re
 import numpy as np
 import pandas as pd
 from ..core import RatingsError,id_repr
+from .files import names_for
 
 # %% ../../nbs/data/03_columns.ipynb #61fb5a07
 def describe_fault(column, fault, fix, mask=None):
@@ -34,11 +35,10 @@ def as_pandas(
     if isinstance(df, pd.DataFrame): return df
     is_frame = hasattr(df, '__dataframe__') or hasattr(df, '__arrow_c_stream__') and (hasattr(df, 'columns') or hasattr(df, 'column_names'))
     if is_frame: return _from_other(df)
-    fix = "Use pd.DataFrame(...) or pd.read_csv(...)."
-    for method in ('collect', 'toPandas', 'to_pandas', 'compute', 'df'):
-        if type(df).__module__.partition('.')[0] in ('polars', 'pyspark', 'dask', 'duckdb', 'ibis', 'modin', 'cudf') and hasattr(df, method):
-            fix = f"Make it one with .{method}()."
-            break
+    frames = 'polars', 'pyspark', 'dask', 'dask_expr', 'duckdb', 'ibis', 'modin', 'cudf'
+    ways = [o for o in ('collect', 'toPandas', 'to_pandas', 'compute', 'df') if hasattr(df, o)]
+    known = ways and type(df).__module__.partition('.')[0] in frames
+    fix = f"Make it one with .{ways[0]}()." if known else "Use pd.DataFrame(...) or pd.read_csv(...)."
     raise TypeError(f"{name}: expected a pandas DataFrame, got {type(df).__name__}. {fix}")
 
 # %% ../../nbs/data/03_columns.ipynb #24cb09b1
@@ -50,17 +50,20 @@ def _from_other(df):
         try: res = way()
         except (AttributeError, ImportError, TypeError) as e: failed = e; continue
         if isinstance(res, pd.DataFrame): return res
-    raise TypeError(f"{type(df).__module__}.{type(df).__name__} could not be read as a pandas frame. Convert it first, as in df.to_pandas().") from failed
+    kind = f"{type(df).__module__}.{type(df).__name__}"
+    raise TypeError(f"{kind} could not be read as a pandas frame. Convert it first, as in df.to_pandas().") from failed
 
 # %% ../../nbs/data/03_columns.ipynb #aa331d53
 SPELLINGS = dict(
     user="""user userid uid users customer customerid client clientid member memberid person personid reviewer reviewerid account accountid
-        visitor visitorid reader readerid listener listenerid viewer viewerid player playerid buyer buyerid userkey username reviewername customername""".split(),
+        visitor visitorid reader readerid listener listenerid viewer viewerid player playerid buyer buyerid
+        userkey username reviewername customername""".split(),
     item="""item itemid iid items movie movieid film filmid product productid asin parentasin sku article articleid book bookid isbn
         song songid track trackid artist artistid album albumid recipe recipeid dish dishid restaurant restaurantid business businessid
         place placeid venue venueid game gameid app appid anime animeid show showid video videoid course courseid beer beerid joke jokeid
         itemkey content contentid itemname productname title itemtitle movietitle""".split(),
-    rating="""rating ratings score scores stars star overall grade userrating starrating reviewrating reviewscore userscore ratingvalue""".split())
+    rating="""rating ratings score scores stars star overall grade userrating starrating reviewrating
+        reviewscore userscore ratingvalue""".split())
 
 def role_of(
     column # Name of a column
@@ -87,11 +90,8 @@ def _check_header(df):
     numbers = [bool(_NUMBER.fullmatch(c.strip())) for c in have]
     rating = len(have) > 2 and numbers[2] and pd.api.types.is_numeric_dtype(df.iloc[:, 2])
     if not (all(numbers) or rating): return
-    names = ['user', 'item', 'rating'][:len(have)] + [_later_name(c, j) for j,c in enumerate(have[3:], 4)]
     ask('columns', f"the names look like the first row of the data: {listed_names(have)}, so that one row is lost",
-        f"The file has no header, it seems: read_csv(..., header=None, names={listed_names(names)})")
-
-def _later_name(first, j): return 'timestamp' if _NUMBER.fullmatch(first) and float(re.match(r'-?\d+', first)[0]) > 1e8 else f'column{j}'
+        f"The file has no header, it seems: read_csv(..., header=None, names={names_for(have)})")
 
 def _check_wide(df):
     "An error where the table is a matrix of users × items"
@@ -100,7 +100,8 @@ def _check_wide(df):
     first = df.iloc[:, 0]
     named = role_of(have[0]) == 'user' or str(have[0]).startswith('Unnamed: ') or not pd.api.types.is_numeric_dtype(first)
     values = df.iloc[:, 1:] if named else df
-    if not all(pd.api.types.is_numeric_dtype(t) for t in values.dtypes) or (named and first.duplicated().any()) or df.index.has_duplicates: return
+    if not all(pd.api.types.is_numeric_dtype(t) for t in values.dtypes): return
+    if (named and first.duplicated().any()) or df.index.has_duplicates: return
     gaps,zeros = values.isna().to_numpy().mean(),(values == 0).to_numpy().mean()
     if len(values.columns) < 3 or not (gaps > .2 or zeros > .5 or len(values.columns) > 20) or len(df) < 2: return
     if values.abs().max().max() > 1e8: return # times among them
@@ -140,13 +141,17 @@ def _check_columns(df, given, roles):
     "Faults of the names: some that are not there, too few, repeated, missing, on several levels"
     have,faults = list(df.columns),[]
     for role,name in given.items():
-        if name not in have: faults.append(describe_fault(name, f"no such column for {role}_name; there are {listed_names(have)}", f"Pass the right {role}_name"))
+        if name not in have:
+            fault = f"no such column for {role}_name; there are {listed_names(have)}"
+            faults.append(describe_fault(name, fault, f"Pass the right {role}_name"))
     if len(have) < len(roles): faults.append(_too_few(df, have, roles))
-    if df.columns.has_duplicates: faults.append(describe_fault('columns', f"two columns have the same name: {listed_names(have)}", "Rename one: df.columns = [...]"))
+    if df.columns.has_duplicates:
+        faults.append(describe_fault('columns', f"two columns have the same name: {listed_names(have)}", "Rename one: df.columns = [...]"))
     if df.columns.nlevels == 1 and df.columns.hasnans:
         faults.append(describe_fault('columns', f"a column has no name: {listed_names(have)}", "Name it: df.columns = [...]"))
     if df.columns.nlevels > 1:
-        faults.append(describe_fault('columns', "the columns have several levels", "Flatten them: df.columns = ['_'.join(c) for c in df.columns]"))
+        fix = "Flatten them: df.columns = ['_'.join(c) for c in df.columns]"
+        faults.append(describe_fault('columns', "the columns have several levels", fix))
     if faults: raise RatingsError(faults)
 
 def _too_few(df, have, roles):
@@ -175,7 +180,8 @@ def _by_position(have, roles, given, spoken):
         known = ', '.join(f"{id_repr(c)} looks like the {r}s" for r,c in spoken.items())
         fix = "Pass " + ' and '.join(f'{r}_name' for r in silent)
         if silent == ['rating']: fix += ", or rating_name=False where nobody rated anything"
-        ask('columns', f"{known}, and no column is called after {' and '.join(f'{r}s' for r in silent)}; there are {listed_names(have)}", fix)
+        lost = ' and '.join(f'{r}s' for r in silent)
+        ask('columns', f"{known}, and no column is called after {lost}; there are {listed_names(have)}", fix)
     return found
 
 # %% ../../nbs/data/03_columns.ipynb #16a0b7cb
@@ -198,8 +204,8 @@ def match_columns(
         found |= {r: have[list(names).index(r)] for r in lost} # the named ones stand in their places, so the others do
         lost = []
     if lost:
-        missing = ' and '.join(id_repr(names[r]) for r in lost)
-        ask('columns', f"no column {missing} for the {' and '.join(r + 's' for r in lost)}; there are {listed_names(have)}", "Rename one, or add it")
+        missing,whose = (' and '.join(o) for o in ((id_repr(names[r]) for r in lost), (r + 's' for r in lost)))
+        ask('columns', f"no column {missing} for the {whose}; there are {listed_names(have)}", "Rename one, or add it")
     return [found[r] for r in names]
 
 # %% ../../nbs/data/03_columns.ipynb #e45f8b8f

@@ -8,12 +8,14 @@ Docs: https://fastcf.github.io/fastcf/data/features.html.md"""
 __all__ = ['MetadataEncoder', 'metadata_features']
 
 # %% ../../nbs/data/06_features.ipynb #fccd6e3f
+import warnings
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from ..core import check_types,id_repr
+from .columns import as_pandas,listed_names
 
 # %% ../../nbs/data/06_features.ipynb #d0272689
 def _number(s):
@@ -39,17 +41,41 @@ def _kind(s):
         kind = pd.api.types.infer_dtype(there)
         if kind in ('datetime', 'date', 'datetime64'): return 'date'
         return 'number' if kind in ('integer', 'floating', 'mixed-integer-float', 'decimal') else 'category'
-    if isinstance(s.dtype, pd.PeriodDtype) or pd.api.types.is_datetime64_any_dtype(s) or pd.api.types.is_timedelta64_dtype(s): return 'number'
+    is_time = pd.api.types.is_datetime64_any_dtype(s) or pd.api.types.is_timedelta64_dtype(s)
+    if isinstance(s.dtype, pd.PeriodDtype) or is_time: return 'number'
     if pd.api.types.is_bool_dtype(s) or isinstance(s.dtype, pd.CategoricalDtype): return 'category'
     return 'number' if pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_complex_dtype(s) else 'category'
 
 # %% ../../nbs/data/06_features.ipynb #5911e68e
+def _values_in(cell):
+    "What is known of a cell, as a list of text, or `None`; a list in it counts as several values in every kind of column"
+    if _is_many(cell): return [str(v) for v in cell if v is not None and v == v] or None
+    return None if pd.isna(cell) or (isinstance(cell, str) and not cell.strip()) else [str(cell)]
+
 def _as_kind(s, kind):
     "`s` in one form a kind: float64, or lists of text, one a row, with `None` where nothing is known"
     if kind == 'number': return _number(s)
     if kind == 'date': return _number(pd.to_datetime(s, errors='coerce', utc=True))
-    if kind == 'many': return s.map(lambda o: [str(v) for v in o if v is not None and v == v] or None if _is_many(o) else None if pd.isna(o) else [str(o)])
-    return s.astype(object).map(lambda o: None if pd.isna(o) or (isinstance(o, str) and not o.strip()) else [str(o)])
+    return s.astype(object).map(_values_in)
+
+# %% ../../nbs/data/06_features.ipynb #1889839d
+def _separator(s):
+    "What stands between several values in most cells of a column of text, if splitting there makes fewer kinds of value"
+    texts = [o for o in s.dropna().head(5000) if isinstance(o, str) and o.strip()]
+    if len(texts) < 10: return
+    for sep in ('|', ';', ' / ', ', ', ','):
+        cells = [[v.strip() for v in o.split(sep)] for o in texts]
+        parts = [v for o in cells for v in o]
+        several = sum(len(o) > 1 for o in cells)
+        if several > .3 * len(texts) and len(set(parts)) < .5 * len(set(texts)) and max(map(len, parts)) <= 40: return sep
+
+def _warn_joined(df):
+    "Warn of columns of text that hold several values in a cell"
+    for c in df.columns:
+        if _kind(df[c]) != 'category' or isinstance(df[c].dtype, pd.CategoricalDtype) or (sep := _separator(df[c])) is None: continue
+        name,first = id_repr(c),next(o for o in df[c].dropna() if sep in str(o))
+        warnings.warn(f"{name}: most cells hold several values with {sep!r} between them, such as {first!r}, "
+                      f"and would be one category each. Split them first: df[{name}] = df[{name}].str.split({sep!r})", stacklevel=3)
 
 # %% ../../nbs/data/06_features.ipynb #63c85b5d
 @dataclass
@@ -69,7 +95,8 @@ def _fit_number(name, kind, x, bins):
     "A `_Column` for numbers, or the reason why there is none"
     there = x[~np.isnan(x)]
     if len(there) == 0 or there.min() == there.max():
-        return "all missing" if len(there) == 0 else "every value is the same" if len(there) == len(x) else _Column(name, kind, True, [], mean=there[0])
+        if len(there) == 0: return "all missing"
+        return "every value is the same" if len(there) == len(x) else _Column(name, kind, True, [], mean=there[0])
     edges = np.unique(np.quantile(there, np.linspace(0, 1, bins + 1)[1:-1])) if len(np.unique(there)) > 2 else np.array([])
     edges = edges[(edges > there.min())]
     return _Column(name, kind, len(there) < len(x), [], mean=float(there.mean()), std=float(there.std()), edges=tuple(edges.tolist()))
@@ -97,7 +124,8 @@ def _encode_number(col, x):
         at = np.where(np.isnan(x), -1, np.searchsorted(col.edges, x, side='right'))
         cols += [at == b for b in range(len(col.edges) + 1)]
         ends = [f'{e:.6g}' for e in col.edges]
-        names += [f'{col.name} below {ends[0]}', *(f'{col.name} {lo} to {hi}' for lo,hi in zip(ends, ends[1:])), f'{col.name} from {ends[-1]}']
+        between = [f'{col.name} {lo} to {hi}' for lo,hi in zip(ends, ends[1:])]
+        names += [f'{col.name} below {ends[0]}', *between, f'{col.name} from {ends[-1]}']
     if col.missing: cols,names = cols + [np.isnan(x)],names + [f'{col.name} missing']
     return np.stack(cols, 1).astype('float32'),names
 
@@ -111,18 +139,24 @@ def _encode_values(col, x):
     res[flat.index.to_numpy(), np.where(at < 0, k, at)] = 1
     res[:, k + 1] = x.isna()
     keep = np.array([*[True]*k, col.other, col.missing])
-    return res[:, keep],[n for n,o in zip([*(f'{col.name}={v}' for v in col.values), f'{col.name}: other', f'{col.name} missing'], keep) if o]
+    names = [*(f'{col.name}={v}' for v in col.values), f'{col.name}: other', f'{col.name} missing']
+    return res[:, keep],[n for n,o in zip(names, keep) if o]
 
 # %% ../../nbs/data/06_features.ipynb #bf3ea688
 def with_ids(
     df:pd.DataFrame # Metadata, one row an id; ids are the index if it has a name, else the first column
 ) -> pd.DataFrame: # The same with its ids as index
     "Metadata by id"
-    if not isinstance(df, pd.DataFrame): raise TypeError(f"df: expected a pandas DataFrame with one row an id, got {type(df).__name__}")
-    if df.index.name is None and not len(df.columns): raise ValueError("df: no columns and no named index, so there are no ids. Pass a frame with one row an id, its ids in the first column.")
+    df = as_pandas(df, 'df')
+    if df.index.name is None and not len(df.columns):
+        raise ValueError("df: no columns and no named index, so there are no ids. "
+                         "Pass a frame with one row an id, its ids in the first column.")
     res = df if df.index.name is not None else df.set_index(df.columns[0])
-    if res.index.has_duplicates: raise ValueError(f"df: {res.index.duplicated().sum()} repeated ids in {res.index.name!r}, such as {id_repr(res.index[res.index.duplicated()][0])}. Keep one row an id: df.drop_duplicates({res.index.name!r}).")
-    if res.columns.has_duplicates: raise ValueError(f"df: two columns have the same name: {list(res.columns)}. Rename one.")
+    if res.index.has_duplicates:
+        twice,name = res.index.duplicated(),id_repr(res.index.name)
+        raise ValueError(f"df: {twice.sum()} repeated ids in {name}, such as {id_repr(res.index[twice][0])}. "
+                         f"Keep one row an id: df.drop_duplicates({name}).")
+    if res.columns.has_duplicates: raise ValueError(f"df: two columns have the same name: {listed_names(res.columns)}. Rename one.")
     return res
 
 # %% ../../nbs/data/06_features.ipynb #26f71aec
@@ -137,6 +171,7 @@ class MetadataEncoder:
     ):
         self.columns,self.left_out = [],{} # `left_out` says why of each column
         df = with_ids(df)
+        _warn_joined(df)
         for c in df.columns:
             kind = _kind(df[c])
             if kind is None: self.left_out[c] = "values of types that cannot be compared"; continue
@@ -160,7 +195,9 @@ class MetadataEncoder:
             xs,names = xs + [x],names + n
         return torch.from_numpy(np.concatenate(xs, 1)),names
 
-    def __repr__(self): return f"MetadataEncoder({len(self.names)} features of {', '.join(str(c.name) for c in self.columns)}; left out: {', '.join(map(str, self.left_out)) or 'nothing'})"
+    def __repr__(self):
+        used,left = (', '.join(map(str, o)) for o in ((c.name for c in self.columns), self.left_out))
+        return f"MetadataEncoder({len(self.names)} features of {used}; left out: {left or 'nothing'})"
 
 # %% ../../nbs/data/06_features.ipynb #aafb2a32
 def metadata_features(

@@ -27,7 +27,8 @@ def holds_interactions(
 ) -> str: # Why; empty where the table holds ratings
     "Why a table is understood as interactions without ratings, if it is"
     if weight_name is not None and rating_name not in (None, False) and liked is None:
-        raise ValueError(f"weight_name: these rows have ratings already (rating_name={rating_name!r}). Pass one of the two, or liked= to turn ratings into interactions.")
+        raise ValueError(f"weight_name: these rows have ratings already (rating_name={rating_name!r}). "
+                         "Pass one of the two, or liked= to turn ratings into interactions.")
     if liked is not None: return f"liked={liked!r}"
     if weight_name is not None: return f"weight_name={weight_name!r}"
     if rating_name is False: return "rating_name=False"
@@ -85,7 +86,8 @@ def check_interactions(
     time_name:str=None # Column of times, to find the latest; by default one named timestamp, time, date or datetime, else row order
 ) -> pd.DataFrame: # User, item, weight, then the other columns; `.attrs['repairs']` says what was changed
     "Clean interactions, or one `RatingsError` that lists every fault with its rows and the fix"
-    if duplicates not in ('sum', 'last', 'error'): raise ValueError(f"duplicates: expected 'sum', 'last' or 'error' for interactions, got {duplicates!r}")
+    if duplicates not in ('sum', 'last', 'error'):
+        raise ValueError(f"duplicates: expected 'sum', 'last' or 'error' for interactions, got {duplicates!r}")
     transform_weights(np.ones(1), weight_transform) # is the argument one?
     df = as_pandas(df)
     user,item = find_columns(df, user_name, item_name, rating=False)
@@ -107,7 +109,8 @@ def check_interactions(
 def _weight_column(df, pair, weight_name):
     "The name of the column of weights, new or given"
     if weight_name is None:
-        if 'weight' in df.columns: ask('weight', "a column of this name is there, but nobody says what it is", "Pass weight_name='weight', or rename it")
+        if 'weight' in df.columns:
+            ask('weight', "a column of this name is there, but nobody says what it is", "Pass weight_name='weight', or rename it")
         return 'weight'
     if weight_name not in df.columns:
         ask(weight_name, f"no such column for weight_name; there are {listed_names(df.columns)}", "Pass the right weight_name")

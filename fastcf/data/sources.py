@@ -40,7 +40,8 @@ def sha256_of(
 ) -> str: # 64 hexadecimal digits
     "The SHA-256 of some bytes or of a file"
     if isinstance(data, bytes): return hashlib.sha256(data).hexdigest()
-    with open(data, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else sha256_of(f.read())
+    with open(data, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else sha256_of(f.read())
 
 # %% ../../nbs/data/00_sources.ipynb #3ca9a201
 def download_checked(
@@ -71,7 +72,8 @@ def download_checked(
 def _check_sha(data, sha256, what):
     "Raise unless `data` has the SHA-256 `sha256`"
     got = sha256_of(data)
-    if got != sha256: raise DownloadError(f"{what}: SHA-256 is {got}, expected {sha256}. The file is damaged or another version; nothing was kept.")
+    if got != sha256:
+        raise DownloadError(f"{what}: SHA-256 is {got}, expected {sha256}. The file is damaged or another version; nothing was kept.")
     return data
 
 # %% ../../nbs/data/00_sources.ipynb #66e6086d
@@ -79,7 +81,8 @@ def _fetch_wheel(dest):
     "Have pip download the wheel, with a progress bar that watches it grow"
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=dest.parent, prefix='wheel.') as tmp:
-        cmd = [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--only-binary=:all:', '--no-cache-dir', '-d', f'{tmp}/out', 'recbole==1.2.1']
+        cmd = [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--only-binary=:all:', '--no-cache-dir',
+               '-d', f'{tmp}/out', 'recbole==1.2.1']
         with open(f'{tmp}/log', 'w+b') as log:
             p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, 'TMPDIR': tmp})
             try:
@@ -126,12 +129,14 @@ def _title_year(raw):
 def _items(ids, raw, genres):
     "Items from ids, titles with years, and lists of genres"
     title,year = zip(*map(_title_year, raw))
-    return pd.DataFrame(dict(item=ids, title=title, year=pd.array(year, dtype='Int64'), genres=[tuple(sorted(set(g) - {'unknown'})) for g in genres]))
+    genres = [tuple(sorted(set(g) - {'unknown'})) for g in genres]
+    return pd.DataFrame(dict(item=ids, title=title, year=pd.array(year, dtype='Int64'), genres=genres))
 
 # %% ../../nbs/data/00_sources.ipynb #97a031a4
 _USERS = 'user age gender occupation zip_code'.split()
 _RATINGS = 'user item rating timestamp'.split()
-_GENRES = "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western".split()
+_GENRES = """unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir
+    Horror Musical Mystery Romance Sci-Fi Thriller War Western""".split()
 
 def _csv(data, sep, **kwargs): return pd.read_csv(BytesIO(data), sep=sep, header=None, **kwargs)
 
@@ -212,8 +217,8 @@ class RatingsData:
 
 # %% ../../nbs/data/00_sources.ipynb #7b84f183
 def load_ml100k(
-    folder:str|Path|None=None, # A folder with the files of ml-100k (GroupLens' `u.*` or recbole's `ml-100k.*`); by default fastai's cache, then the network
-    films:str|Path|None=None # `movies.dat` or `movies.csv` of MovieLens 1M, 20M, 25M or 32M, to join directors, actors, producers and companies by title
+    folder:str|Path|None=None, # A folder with GroupLens' `u.*` or recbole's `ml-100k.*`; by default fastai's cache, then the network
+    films:str|Path|None=None # `movies.dat` or `movies.csv` of MovieLens 1M to 32M, to join directors, actors, producers, companies by title
 ) -> RatingsData: # 100,000 ratings of 1,682 films by 943 users
     "MovieLens 100K, with titles, years and genres, and with who made the films where `films` is given"
     ratings,users,items = _ratings_source(folder)
@@ -250,10 +255,13 @@ def simulate_ratings(
     with_truth:bool=False # Also return what the ratings were drawn from
 ) -> pd.DataFrame: # Columns user, item, rating, timestamp; with `with_truth`, a tuple of this and a dict of arrays
     "Ratings drawn from a known model, with popular items and busy users"
-    for name,n in dict(user_count=user_count, item_count=item_count, rating_count=rating_count, factor_count=factor_count).items(): check_count(name, n)
+    sizes = dict(user_count=user_count, item_count=item_count, rating_count=rating_count, factor_count=factor_count)
+    for name,n in sizes.items(): check_count(name, n)
     for name,n in dict(noise=noise, skew=skew, step=step or 0).items():
         if n < 0: raise ValueError(f"{name}: expected a number from 0, got {n!r}")
-    if rating_count > user_count * item_count: raise ValueError(f"rating_count: {rating_count:,} is more than the {user_count * item_count:,} pairs of {user_count:,} users and {item_count:,} items")
+    if rating_count > user_count * item_count:
+        raise ValueError(f"rating_count: {rating_count:,} is more than the {user_count * item_count:,} pairs "
+                         f"of {user_count:,} users and {item_count:,} items")
     lo,hi = check_range('rating_range', rating_range)
     rng = np.random.default_rng(seed)
     size = dict(user=user_count, item=item_count)
@@ -263,8 +271,10 @@ def simulate_ratings(
     user,item = np.divmod(rng.permutation(pair), item_count)
     truth['mean'] = lo + .63 * (hi - lo)
     score = truth['mean'] + truth['user_bias'][user].astype('float64') + truth['item_bias'][item]
-    for u,i in zip(truth['user_weight'].T.astype('float64'), truth['item_weight'].T): score += u[user] * i[item] # factor by factor: the same sum everywhere
+    for u,i in zip(truth['user_weight'].T.astype('float64'), truth['item_weight'].T):
+        score += u[user] * i[item] # factor by factor: the same sum on every processor
     r = score + rng.normal(0, noise, rating_count)
     if step: r = np.round(r / step) * step
-    df = pd.DataFrame(dict(user=user, item=item, rating=r.clip(lo, hi).astype('float32'), timestamp=np.sort(rng.integers(0, 10**8, rating_count))))
+    times = np.sort(rng.integers(0, 10**8, rating_count))
+    df = pd.DataFrame(dict(user=user, item=item, rating=r.clip(lo, hi).astype('float32'), timestamp=times))
     return (df, truth) if with_truth else df

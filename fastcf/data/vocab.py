@@ -37,6 +37,11 @@ class Vocab:
     def __eq__(self, o): return isinstance(o, Vocab) and self.ids.equals(o.ids)
     def __repr__(self): return f"Vocab({self.name}: {len(self)} ids, {', '.join(map(str, self.ids[:3]))}, ...)"
 
+    @property
+    def o2i(self) -> dict: # fastai's name for it
+        "The row of each id, as a dictionary"
+        return {o: j for j,o in enumerate(self.ids)}
+
     def rows(self,
         ids # Ids: a Series, an array or a list
     ) -> np.ndarray: # Row numbers, int64 [n]; -1 for an unknown id

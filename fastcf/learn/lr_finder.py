@@ -10,6 +10,7 @@ __all__ = ['LRFinding']
 # %% ../../nbs/learn/05_lr_finder.ipynb #87c753f1
 import copy
 import random
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np
@@ -20,6 +21,8 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from ..core import show_progress
 from .learner import CFLearner
+from .means import regularised_means,sparseness
+from .row_decay import RowDecay
 from ..core import check_count
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #6a96070d
@@ -43,6 +46,8 @@ def _twin(learn, wd):
     twin.model,twin.opt = copy.deepcopy(learn.model).to(learn.dls.device).train(),None
     twin.create_opt()
     if wd is not None: twin.opt.set_hypers(wd=wd)
+    twin.decays = [RowDecay() for cb in learn.cbs if isinstance(cb, RowDecay)] # its own, for its own tables
+    for o in twin.decays: o.prepare(twin)
     return twin
 
 def _step(twin, b, **hypers):
@@ -51,6 +56,7 @@ def _step(twin, b, **hypers):
     loss = twin.loss_func(twin.model(*b[:-1]), b[-1])
     loss.backward()
     twin.opt.step()
+    for o in twin.decays: o.pull(twin.opt)
     twin.opt.zero_grad()
     return loss.item()
 
@@ -136,6 +142,16 @@ def held_loss(self:_Search, twin):
         total += twin.loss_func(twin.model(*b[:-1]), b[-1]).item() * len(b[-1])
     self.used += len(self.held)
     return total / len(self.held)
+
+@patch
+def means_loss(self:_Search):
+    "The loss of user and item means on the rows held out; `None` where these are no ratings"
+    t,c = self.dl.dataset,self.learn.dls.catalog
+    if self.learn.dls.is_interactions: return None
+    u,i,r = (o.cpu() for o in (t.users, t.items, t.ratings))
+    rest = slice(None) if sparseness(self.learn.dls) else self.rest # a sparse table's fits start at the means of all rows
+    means = regularised_means(u[rest], i[rest], r[rest], len(c.user), len(c.item))
+    return self.learn.loss_func(means(u[self.held], i[self.held]), r[self.held]).item()
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #30e27a76
 @patch
@@ -229,6 +245,7 @@ class LRFinding:
     best_trial:float # The learning rate that was best for trials as short as the last
     run:str # What `lr` is for
     cost:float # Epochs of rows worked through
+    means_loss:float|None=None # Loss of user and item means on the same held-out rows, where it can be compared
 
     @property
     def groups(self):
@@ -240,11 +257,14 @@ class LRFinding:
         df = pd.DataFrame(dict(lr=pd.Series(self.suggestions)))
         return df.assign(factor=df.lr / self.lr).rename_axis('suggestion')
 
-    def _repr_html_(self):
-        html = self.frame().to_html(formatters=dict(lr='{:.2g}'.format, factor='{:.2g}'.format))
-        return f"<p>Learning rate <b>{self.lr:.2g}</b> for {self.run}; finding it cost {self.cost:.2f} epochs.</p>{html}"
+    def __repr__(self):
+        return f"Learning rate {self.lr:.2g} for {self.run}; finding it cost {self.cost:.2f} epochs"
 
-    def __repr__(self): return f"Learning rate {self.lr:.2g} for {self.run}; finding it cost {self.cost:.2f} epochs"
+    def _repr_html_(self):
+        numbers = '{:.2g}'.format
+        html = self.frame().to_html(formatters=dict(lr=numbers, factor=numbers))
+        first = f"Learning rate <b>{self.lr:.2g}</b> for {self.run}; finding it cost {self.cost:.2f} epochs."
+        return f"<p>{first}</p>{html}"
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #b2c43084
 @patch
@@ -277,6 +297,7 @@ def _suggest(funcs, curve):
     n = len(middle)
     ok = (np.arange(n) >= n//10) & np.isfinite(middle)
     lrs,losses = (torch.tensor(o[ok][:-5]).float() for o in (runs.index.to_numpy(), middle))
+    if len(lrs) < 5: return {getattr(f, 'func', f).__name__: float('nan') for f in funcs} # the sweeps ended at once
     return {getattr(f, 'func', f).__name__: float(f(lrs, losses, n)[0]) for f in funcs}
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #1d1341f5
@@ -299,6 +320,9 @@ def find_lr(self:CFLearner,
 ) -> LRFinding: # `.lr` to use, `.plot()` to look at
     "A learning rate for a fit to come, from sweeps and short trial fits; the learner is left as it was, bit for bit"
     _check_fit(epochs, schedule, runs)
+    if getattr(self, 'opt', None) is not None and len(getattr(getattr(self, 'recorder', None), 'values', None) or []):
+        warnings.warn("find_lr: this learner has been fitted, so the rate found is one for going on with it, mostly far lower. "
+                      "For a fit from the start, ask a new cf_learner.", stacklevel=2)
     with _random_kept(),_Search(self, wd, budget, runs, seed) as search:
         curve = search.curve()
         trials,best,steps,bs = search.trials(schedule)
@@ -306,4 +330,5 @@ def find_lr(self:CFLearner,
     lr = _longer(best, (steps, bs), (max(1, epochs * len(dl)), min(dl.bs, dl.n)), _factor_count(self.model), dl.n / (len(c.user) + len(c.item)))
     lr = min(lr * _schedules(self.moms)[schedule][2], search.end)
     run = f"{epochs} epoch{'s' if epochs > 1 else ''} of {schedule} with batches of {dl.bs:,}"
-    return LRFinding(lr, {'trials': lr, **_suggest(suggest_funcs, curve)}, curve, trials, best, run, search.used / search.n)
+    suggestions = {'trials': lr, **_suggest(suggest_funcs, curve)}
+    return LRFinding(lr, suggestions, curve, trials, best, run, search.used / search.n, search.means_loss())

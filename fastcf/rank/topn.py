@@ -16,7 +16,7 @@ from torch import Tensor,nn
 from fastcore.basics import patch
 from ..core import check_count,listed,show_progress,stable_topk
 from ..learn.learner import CFLearner
-from ..learn.model import EmbeddingDotBias,score_all
+from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5c2aead3
@@ -45,7 +45,7 @@ def blocks_of(rows, item_count, names='users'):
     parts = rows.split(max(1, _BLOCK // max(1, item_count)))
     return parts if len(parts) < 8 else show_progress(parts, leave=False)
 
-def _ranked(c, name, ids, id_col, cols, values):
+def ranked_frame(c, name, ids, id_col, cols, values):
     "A frame of lists for `ids` [b]: `cols` [b, k] best first, a column of the frame for each of `values` [b, k]; the first is minus infinity where there is no item"
     cols,values = cols.cpu().numpy(),{n: v.cpu().numpy() for n,v in values.items()}
     b,k = np.nonzero(np.isfinite(next(iter(values.values()))))
@@ -102,14 +102,13 @@ class _Lists:
 
     def ratings(self, ids, rows):
         "Predicted ratings of everything [b, n]"
-        r = score_all(self.model, rows.clamp(min=0).to(self.model.item_bias.weight.device)).float()
+        r = score_all(self.model, rows.clamp(min=0), len(self.learn.dls.catalog.item)).float()
         return (self.complete(r, ids, rows) if self.complete else r).cpu()
 
     def pairs(self, rows, cols):
         "Predicted ratings of some items a user [b, m]"
-        device,m = self.model.item_bias.weight.device,cols.shape[1]
-        at = zip(rows.repeat_interleave(m).split(2**20), cols.flatten().split(2**20))
-        return torch.cat([self.model(u.to(device), i.to(device)).float().cpu() for u,i in at]).view(len(rows), m)
+        m = cols.shape[1]
+        return score_pairs(self.model, rows.repeat_interleave(m), cols.flatten()).view(len(rows), m)
 
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
@@ -178,7 +177,7 @@ def _for_unknown(learn, ids, unknown, k, out, order):
         return res.assign(**({} if c.titles(np.arange(1)) is None else dict(title=None)), **dict.fromkeys(names, np.nan))
     counts = learn.dls.counts().double().masked_fill(out[:len(c.item)], -torch.inf)
     best,cols = (o.expand(len(ids), -1) for o in top_scores(counts[None], k))
-    res = _ranked(c, c.user.name, ids, c.item.name, cols, dict(chance=best / max(1, int((learn.dls.counts(False) > 0).sum()))))
+    res = ranked_frame(c, c.user.name, ids, c.item.name, cols, dict(chance=best / max(1, int((learn.dls.counts(False) > 0).sum()))))
     return res.reindex(columns=[o for o in res if o != 'chance'] + names)
 
 # %% ../../nbs/rank/03_topn.ipynb #b0224f36
@@ -202,7 +201,7 @@ def recommend(self:CFLearner,
     for at in blocks_of(known, len(out)): tops.append(lists.top([users[j] for j in at], rows[at], min(k, len(out))))
     if not tops: tops.append(lists.top([], rows[:0], min(k, len(out))))
     cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
-    res = _ranked(c, c.user.name, [users[j] for j in known], self.dls.catalog.item.name, cols, values)
+    res = ranked_frame(c, c.user.name, [users[j] for j in known], self.dls.catalog.item.name, cols, values)
     if len(known) == len(rows) or unknown == 'skip': return res
     rest = np.flatnonzero(rows.numpy() < 0)
     more = _for_unknown(self, [users[j] for j in rest], unknown, min(k, len(out)), out, order)
@@ -226,7 +225,7 @@ def similar_items(self:CFLearner,
     items,k,c = listed(items),check_count('k', k),self.dls.catalog
     rows = torch.as_tensor(self.dls.rows_with_ratings(items, True, 'error'))
     tops = _alike(_vectors(self, True), rows, k, self.dls.counts() < max(1, min_ratings))
-    return _ranked(c, c.item.name, items, f'similar_{c.item.name}', *tops)
+    return ranked_frame(c, c.item.name, items, f'similar_{c.item.name}', *tops)
 
 @patch
 @torch.no_grad()
@@ -239,12 +238,13 @@ def similar_users(self:CFLearner,
     users,k,c = listed(users),check_count('k', k),self.dls.catalog
     rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error'))
     cols,values = _alike(_vectors(self, False), rows, k, self.dls.counts(False) < max(1, min_ratings))
-    return _ranked(replace(c, item=c.user, items=None), c.user.name, users, f'similar_{c.user.name}', cols, values)
+    return ranked_frame(replace(c, item=c.user, items=None), c.user.name, users, f'similar_{c.user.name}', cols, values)
 
 def _vectors(learn, is_item):
     "The factors of one side: the model's, or those of the choice model where there are choices alone and `IALS` was fitted"
     if learn.has_choice and not has_ratings(learn.dls.train_ds): return learn.choice.items if is_item else learn.choice.users
-    return (learn.model.item_weight if is_item else learn.model.user_weight).weight
+    side = 'item' if is_item else 'user'
+    return require(learn.model, f'{side}_vectors', f'similar_{side}s')().detach()
 
 def _alike(vectors, rows, k, rare):
     "The nearest rows [n, k] to each of `rows`, and their cosines"

@@ -91,7 +91,7 @@ BAD = {
     'a list for a name': (table(), dict(user_name=['user']), ["['user']: no such column"]),
     'one pair, merged': (table(user='aaaa', item=(1, 1, 1, 1)), dict(duplicates='mean'), ['only one row, too few to split']),
     'words as ratings': (table(rating=('view', 'buy', 'view', 'buy')), {}, ["4 values not a number, such as 'view', 'buy'", "df['rating'].map({'view': 1, 'buy': 2})"]),
-    'commas and a word': (table(rating=('3,5', 'k. A.', '4,0', '1')), {}, ["decimal=','", "1 of the values are none even so: 'k. A.'", "na_values=['k. A.']"]),
+    'commas and a word': (table(rating=('3,5', 'k. A.', '4,0', '1')), {}, ["decimal=','", "1 value would still not be a number: 'k. A.'", "na_values=['k. A.']"]),
     'times as text ids': (table(user=('1997-09-20T03:05:10Z',)*2 + ('1997-09-21 03:05',)*2), {}, ["'user': values such as '1997-09-20T03:05:10Z' look like times, not ids", 'user_name=']),
     'days as text ids': (table(user=('1.2.1997', '1.2.1997', '13.2.1997', '3.4.1998')), {}, ["'user': values such as '1.2.1997' look like times"]),
     'spaces around ids': (table(user=('ann', 'ann ', 'bob', ' cy')), {}, ["'user': 1 id that would be another's, but for spaces around it (row 11)", 'str.strip()']),

@@ -1,4 +1,5 @@
 "Tables as they come, and encoders that meet what they never saw"
+import warnings
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from fastcf.data.features import MetadataEncoder, metadata_features
@@ -67,3 +68,19 @@ def test_any_table_gives_finite_features(rows, min_count):
     assert torch.isfinite(x).all() and x.shape == (len(df), len(names)) and len(enc.columns) + len(enc.left_out) == 2
     y,_ = enc.encode(df, [*range(len(rows)-1, -1, -1)])
     assert torch.equal(x.flip(0), y)
+
+@pytest.mark.parametrize('sep', ['|', ';', ', ', ' / ', ','])
+def test_values_joined_in_a_cell_are_warned_of_with_the_line_that_splits_them(sep):
+    import itertools
+    sets = [list(o) for n in (1, 2, 3) for o in itertools.combinations(['Action', 'Comedy', 'Drama', 'War', 'Film-Noir'], n)] * 2
+    df = pd.DataFrame(dict(id=range(len(sets)), genres=[sep.join(o) for o in sets], title=[f'Film, the {j}th' for j in range(len(sets))]))
+    with pytest.warns(UserWarning, match="'genres': most cells hold several values") as w: MetadataEncoder(df, min_count=1)
+    assert len(w) == 1
+    exec(str(w[0].message).partition('Split them first: ')[2], dict(df=df)) # what is said works
+    assert {f'genres={g}' for g in ('Action', 'Comedy', 'Drama', 'War', 'Film-Noir')} <= set(MetadataEncoder(df, min_count=1).names)
+
+@pytest.mark.parametrize('values', [['Jones, Ann', 'Smith, Bob', 'Brown, Cy', 'Black, Di'] * 5, ['a', 'b'] * 10, [f'The good, the bad, and film {j}' for j in range(20)], ['x; y'] * 20])
+def test_text_with_separators_of_its_own_is_left_alone(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        MetadataEncoder(pd.DataFrame(dict(id=range(len(values)), v=values)))

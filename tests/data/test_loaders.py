@@ -152,7 +152,7 @@ def test_masks_are_splits_too(sim):
 
 def test_too_few_rows_to_split():
     df = pd.DataFrame(dict(user=[1, 2, 1], item=[1, 1, 2], rating=[1., 2, 3]))
-    with pytest.raises(RatingsError, match='3 rows are too few to hold back 20% of them'): CFDataLoaders.from_df(df)
+    with pytest.raises(RatingsError, match='3 rows are too few to hold out 20% of them'): CFDataLoaders.from_df(df)
 
 @pytest.mark.parametrize('pct', [-.1, 1, 2])
 def test_valid_pct(sim, pct):

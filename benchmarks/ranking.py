@@ -1,0 +1,145 @@
+"""Lists beside implicit's, EASE's and the most popular items on ML-100K, all items ranked, settings chosen on validation rows.
+
+`python -m benchmarks.ranking` needs the extra `bench`, takes about ten minutes of one core and writes `benchmarks/ranking.csv`. Two protocols. *last*: each user's last
+rating by (timestamp, row) against all items not in that user's training rows; settings are chosen with the second-to-last held out. *liked*:
+a random tenth is the test, its rows rated 4 and more are right, settings are chosen with a tenth of the training rows held out.
+Every row is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
+right item, `recall` is over min(10, right items). Seconds are processor time of fitting.
+"""
+import time, warnings
+from functools import partial
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from scipy import sparse
+from fastcf.data.sources import load_ml100k
+from fastcf.data.loaders import CFDataLoaders
+from fastcf.learn.learner import cf_learner
+import fastcf.learn.predict
+import fastcf.bayes.engines # `learn.sample_posterior`
+from fastcf.rank.choice import Fade
+from fastcf.rank.topn import ranked_frame, strike_seen, top_scores
+from fastcf.rank.baselines import EASE, MostPopular
+from fastcf.rank.metrics import capped_recall, hit_rate, ndcg, valid_frame
+
+SEEDS = 0, 1, 2
+
+def nth_last(ratings, n):
+    "Positions of all but each user's last `n` ratings, and of the n-th last"
+    order = np.lexsort((np.arange(len(ratings)), ratings.timestamp.to_numpy(), ratings.user.to_numpy()))
+    place = pd.Series(0, index=range(len(ratings)))
+    place.iloc[order] = ratings.iloc[order].groupby('user').cumcount(ascending=False).to_numpy()
+    return np.flatnonzero(place >= n),np.flatnonzero(place == n - 1)
+
+def loaders(ml, train, test, times=False):
+    return CFDataLoaders.from_df(ml.ratings, user_name='user', item_name='item', rating_name='rating', splitter=lambda _: (train, test), users=ml.users, items=ml.items,
+                                 time_name='timestamp' if times else None, device='cpu', seed=0)
+
+class Scores:
+    "Lists from a table of scores [users, items]"
+    def __init__(self, dls, table): self.dls,self.table = dls,torch.as_tensor(table)
+    def recommend(self, users, k):
+        c,rows = self.dls.catalog,torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error'))
+        scores = self.table[rows].float().clone()
+        scores[:, self.dls.counts() < 1] = -torch.inf
+        strike_seen(scores, rows, self.dls.seen)
+        values,cols = top_scores(scores, k)
+        return ranked_frame(c, 'user', users, 'item', cols, dict(score=values))
+
+def implicit_model(dls, seed, kind='als', **kw):
+    import implicit
+    t,c = dls.train_ds,dls.catalog
+    x = sparse.csr_matrix((np.ones(len(t), 'float32'), (t.users.numpy(), t.items.numpy())), shape=(len(c.user), len(c.item)))
+    make = implicit.als.AlternatingLeastSquares if kind == 'als' else implicit.bpr.BayesianPersonalizedRanking
+    alpha = kw.pop('alpha', 1.)
+    model = make(num_threads=1, random_state=seed, **kw)
+    model.fit(x * alpha if kind == 'als' else x, show_progress=False)
+    return Scores(dls, model.user_factors[:, :] @ model.item_factors[:, :].T)
+
+def choices(dls, seed, **kw): return cf_learner(dls, 10, seed=0).learn_choice(seed=seed, **kw)
+
+class By:
+    "A learner with the order fixed"
+    def __init__(self, learn, by): self.learn,self.by = learn,by
+    def recommend(self, users, k): return self.learn.recommend(users, k, rank_by=self.by)
+
+def chances(dls, seed, **kw): return By(choices(dls, seed, **kw), 'chance')
+def ease(dls, seed, **kw): return EASE(dls, **kw)
+def popular(dls, seed): return MostPopular(dls)
+
+def grid(make, **axes):
+    "Every combination of settings"
+    res = [{}]
+    for name,values in axes.items(): res = [{**o, name: v} for o in res for v in values]
+    return [partial(make, **o) for o in res]
+
+IMPLICIT = grid(implicit_model, factors=(32, 64), regularization=(1., 5.), alpha=(2., 5.), iterations=(15,))
+BPR = grid(implicit_model, kind=('bpr',), factors=(32, 64), learning_rate=(.05,), regularization=(.01, .03), iterations=(100,))
+OURS = dict(factor_count=(32, 64), unobserved=(.1, .3), lowest=(.5, 1.))
+LAST = {'most popular': [popular], 'implicit BPR': BPR, 'implicit iALS': IMPLICIT, 'EASE': grid(ease, penalty=(100., 300., 1000.)), 'fastcf IALS': grid(chances, recency=(None,), **OURS)}
+TIMED = {'fastcf IALS, fading': grid(chances, recency=('auto',), unobserved=(.1, .3), lowest=(.5, 1.)),
+         'fastcf EASE, windows, fading': grid(ease, window=(10, 20, 40), fade=(Fade(5.), Fade(10.), Fade(20.)))}
+
+def measures(rec, dls, protocol):
+    test = valid_frame(dls, 4. if protocol == 'liked' else None)
+    users = pd.unique(test.user)
+    users = users[dls.rows_with_ratings(users, False, 'nan') >= 0]
+    lists,test = rec.recommend(users, 10),test[test.user.isin(users)]
+    first = dict(recall=capped_recall(lists, test)) if protocol == 'liked' else dict(hit_rate=hit_rate(lists, test))
+    return {**first, 'ndcg': ndcg(lists, test)}
+
+def tuned(makes, dls, protocol):
+    "The settings with the highest NDCG on validation rows, seed 0"
+    return makes[0] if len(makes) == 1 else max(makes, key=lambda m: measures(m(dls, 0), dls, protocol)['ndcg'])
+
+def row(who, make, dls, protocol, seeds=SEEDS):
+    runs = []
+    for seed in seeds:
+        start = time.process_time()
+        rec = make(dls, seed)
+        runs.append(dict(seconds=time.process_time() - start, **measures(rec, dls, protocol)))
+    runs,settings = pd.DataFrame(runs),getattr(make, 'keywords', {})
+    res = dict(protocol=protocol, who=who, **runs.mean(), ndcg_sd=runs.ndcg.std(), settings=', '.join(f'{k}={v}' for k,v in settings.items()))
+    print(res, flush=True)
+    return res
+
+def learned(dls, seed, kind):
+    "A learner of ratings: by gradient, or sampled"
+    learn = cf_learner(dls, 50, (.5, 5.5), seed=seed) if kind == 'gradient' else cf_learner(dls, factor_count=16, seed=seed)
+    with learn.no_bar(), learn.no_logging():
+        if kind == 'gradient': learn.fit_one_cycle(5, 5e-3)
+        else: learn.sample_posterior(140, 35, seed=seed, who_rated=kind == 'Gibbs, who rated what')
+    return learn
+
+def liked_rows(dls, settings):
+    "A row for each learner and order; the learner is fitted once a seed"
+    for kind in ('gradient', 'Gibbs', 'Gibbs, who rated what'):
+        runs = []
+        for seed in SEEDS:
+            start = time.process_time()
+            learn = learned(dls, seed, kind).learn_choice(seed=seed, **settings)
+            seconds = time.process_time() - start
+            runs += [dict(by=by, seconds=seconds, **measures(By(learn, by), dls, 'liked')) for by in ('rating', 'value')]
+        for by,df in pd.DataFrame(runs).groupby('by'):
+            yield dict(protocol='liked', who=f'fastcf {kind}, by {by}', **df.drop(columns='by').mean(), ndcg_sd=df.ndcg.std(), settings=', '.join(f'{k}={v}' for k,v in settings.items()))
+
+def best_value(dls):
+    "Settings of the choice model whose lists by value are best on validation rows, with the ratings of one learner"
+    learn = learned(dls, 0, 'Gibbs')
+    found = [(measures(By(learn.learn_choice(**m.keywords), 'value'), dls, 'liked')['ndcg'], j, m.keywords) for j,m in enumerate(grid(choices, factor_count=(32,), unobserved=(.3, .5), lowest=(.3, .5, 1.)))]
+    return max(found)[2]
+
+def main():
+    torch.set_num_threads(1); warnings.simplefilter('ignore')
+    ml,rows = load_ml100k(),[]
+    for times,methods in ((False, LAST), (True, TIMED)):
+        valid,test = (loaders(ml, *nth_last(ml.ratings, n), times) for n in (2, 1))
+        rows += [row(who, tuned(makes, valid, 'last'), test, 'last', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in methods.items()]
+    p = np.random.default_rng(42).permutation(len(ml.ratings))
+    valid,test = loaders(ml, p[:81_000], p[81_000:90_000]),loaders(ml, p[:90_000], p[90_000:])
+    rows += [row(who, tuned(makes, valid, 'liked'), test, 'liked', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in LAST.items()]
+    for r in liked_rows(test, best_value(valid)): print(r, flush=True); rows.append(r)
+    df = pd.DataFrame(rows).set_index(['protocol', 'who'])
+    df.to_csv(Path(__file__).with_suffix('.csv'), float_format='%.4f')
+    print(df.drop(columns='settings').to_string(float_format='%.4f'))
+
+if __name__ == '__main__': main()

@@ -1,0 +1,130 @@
+"Choices, lists, measures and losses beside slow, plain versions"
+import math, warnings
+import numpy as np, pandas as pd, pytest, torch
+from fastcf.data.loaders import CFDataLoaders
+from fastcf.learn.learner import cf_learner
+import fastcf.learn.predict
+from fastcf.rank.choice import fit_choices
+from fastcf.rank.topn import top_scores
+from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
+from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
+from fastcf.rank.choice import choice_groups, choice_posterior, scores_without
+from fastcf.data.sources import simulate_ratings
+
+@pytest.fixture(scope='module')
+def learn():
+    df = simulate_ratings(60, 40, 900, seed=3)
+    l = cf_learner(CFDataLoaders.from_df(df, user_name='user', item_name='item', rating_name='rating', seed=1, device='cpu'), 5, seed=0)
+    with l.no_bar(), l.no_logging(): l.fit(2)
+    return l
+
+# --- measures
+
+def plain(items, right, k):
+    "Hit rate, recall, precision, NDCG, MRR and MAP of one list, one rank after the other"
+    hits = [float(i in right) for i in items[:k]]
+    dcg = sum(h / math.log2(r + 2) for r,h in enumerate(hits))
+    best = sum(1 / math.log2(r + 2) for r in range(min(k, len(right))))
+    first = next((r for r,h in enumerate(hits) if h), None)
+    ap = sum(sum(hits[:r+1]) / (r + 1) for r,h in enumerate(hits) if h)
+    return [float(any(hits)), sum(hits) / len(right), sum(hits) / k, dcg / best, 0. if first is None else 1 / (first + 1), ap / min(k, len(right))]
+
+def test_measures_of_a_thousand_random_lists():
+    rng,lists,test,want = np.random.default_rng(0),[],[],[]
+    for u in range(1000):
+        items,right = rng.permutation(30)[:rng.integers(0, 25)],rng.permutation(30)[:rng.integers(1, 12)]
+        lists += [(u, r + 1, i) for r,i in enumerate(items)]; test += [(u, i) for i in right]
+        want.append(plain(list(items), set(right), 10))
+    lists,test = pd.DataFrame(lists, columns=['user', 'rank', 'item']),pd.DataFrame(test, columns=['user', 'item'])
+    got = np.stack([f(lists.sample(frac=1, random_state=0), test, 10, per_user=True).sort_index() for f in (hit_rate, recall, precision, ndcg, mrr, mean_average_precision)], 1)
+    assert got == pytest.approx(np.array(want), abs=1e-12)
+
+def test_auc_against_all_pairs():
+    rng = np.random.default_rng(1)
+    order,right = rng.permutation(20),set(rng.permutation(20)[:5])
+    place = {i: j for j,i in enumerate(order)}
+    want = np.mean([place[a] < place[b] for a in right for b in range(20) if b not in right])
+    lists = pd.DataFrame(dict(user=1, rank=range(1, 21), item=order))
+    assert auc(lists, pd.DataFrame(dict(user=1, item=list(right))), 20) == pytest.approx(want)
+
+@pytest.mark.parametrize('bad,said', [(dict(rank=[1, 1], item=[1, 2]), 'a rank twice'), (dict(rank=[1, 2], item=[1, 1]), 'an item twice'), (dict(rank=[0, 1], item=[1, 2]), 'whole numbers from 1')])
+def test_lists_that_are_none(bad, said):
+    with pytest.raises(ValueError, match=said): ndcg(pd.DataFrame(dict(user=1, **bad)), pd.DataFrame(dict(user=[1], item=[1])))
+
+def test_constant_scores_warn():
+    with pytest.warns(UserWarning, match='order is that of the rows'): ndcg(pd.DataFrame(dict(user=1, rank=[1, 2], item=[1, 2], score=0.)), pd.DataFrame(dict(user=[1], item=[1])))
+
+# --- the choice model
+
+def test_a_user_against_the_full_sum():
+    g = torch.Generator().manual_seed(0)
+    v,w = torch.randn(30, 6, generator=g),torch.rand(50, generator=g) + .1
+    pairs = torch.randperm(300, generator=g)[:50]
+    u,i = pairs // 30,pairs % 30
+    x = choice_posterior(choice_groups(u, i, 12, 30)[0], v, w, .2, .05)
+    for row in range(12):
+        full,target = torch.full((30,), .2),torch.zeros(30)
+        full[i[u == row]] += w[u == row]; target[i[u == row]] = w[u == row]
+        pen = .05 * (int((u == row).sum()) + .2 * 30)
+        assert torch.linalg.solve(v.T @ torch.diag(full) @ v + pen * torch.eye(6), v.T @ target).numpy() == pytest.approx(x[row].numpy(), abs=1e-4)
+
+def test_choices_are_the_same_again_and_chances_rise():
+    g = torch.Generator().manual_seed(0)
+    pairs = torch.randperm(1200, generator=g)[:300]
+    a,b = (fit_choices(pairs // 40, pairs % 40, 30, 40, factor_count=4, sweeps=3) for _ in range(2))
+    assert torch.equal(a.items, b.items) and a.curve == b.curve
+    c = a.chance(torch.linspace(-.5, 1.5, 101))
+    assert (c.diff() >= 0).all() and 0 <= c.min() and c.max() <= 1
+
+@pytest.mark.parametrize('kw', [dict(unobserved=0), dict(penalty=-1), dict(factor_count=0)])
+def test_settings_that_are_none(kw):
+    with pytest.raises(ValueError, match=next(iter(kw))): fit_choices(torch.tensor([0, 1]), torch.tensor([0, 1]), 2, 2, **kw)
+
+# --- lists
+
+@pytest.mark.parametrize('order', ['value', 'chance'])
+@pytest.mark.parametrize('k', [1, 3, 100])
+def test_lists_against_a_loop(learn, order, k):
+    c,d = learn.choice,learn.dls
+    users = [int(o) for o in d.catalog.user[np.flatnonzero(d.counts(False).numpy())][:15]]
+    got = learn.recommend(users, k, rank_by=order)
+    for u in users:
+        row = int(d.catalog.user.rows([u])[0])
+        seen = set(d.train_ds.items[d.train_ds.users == row].tolist())
+        free = [i for i in range(len(d.catalog.item)) if i not in seen and d.counts()[i] > 0]
+        s = c.scores(torch.tensor([row]))[0][free]
+        value = c.chance(s) * (c.worth(torch.tensor(learn.predict(u, list(d.catalog.item[free])).prediction.to_numpy())) if order == 'value' else 1)
+        mine = got[got.user == u]
+        assert mine[order].to_numpy() == pytest.approx(np.sort(value.numpy())[::-1][:k], abs=1e-5) and not set(d.catalog.item.rows(mine.item)) & seen
+
+def test_few_items_and_everybody(learn):
+    assert len(learn.recommend(3, 10, items=[1, 2, 3], exclude_seen=False)) <= 3
+    everyone = learn.recommend(k=2)
+    assert everyone.user.nunique() == int((learn.dls.counts(False) > 0).sum())
+    assert learn.recommend(['nobody', 3], 2, unknown='skip').user.tolist() == [3, 3]
+    assert learn.recommend([-7, 3], 2, unknown='nan').item.isna().tolist() == [True, False, False]
+    assert learn.recommend([-7, 3], 2, unknown='popular').user.tolist() == [-7, -7, 3, 3]
+    with pytest.raises(ValueError, match='rank_by'): learn.recommend(3, rank_by='best')
+    with pytest.raises(ValueError, match='unknown'): learn.recommend(3, unknown='perhaps')
+
+@pytest.mark.parametrize('n', [5, 700, 20_011])
+def test_top_scores_with_ties(n):
+    s = torch.randint(6, (4, n), generator=torch.Generator().manual_seed(n)).float()
+    s[0] = -torch.inf
+    values,cols = top_scores(s, 7)
+    want = torch.argsort(s, descending=True, stable=True)[:, :7]
+    assert torch.equal(cols, want) and torch.equal(values, s.gather(1, want))
+
+# --- samplers
+
+@pytest.mark.parametrize('make', [lambda: Uniform(20, seed=1), lambda: Popular(20, seed=1), lambda: InBatch(20), lambda: Hard(4, 20, seed=1)])
+def test_no_positive_is_a_negative(learn, make):
+    t,runs = learn.dls.train_ds,[]
+    chosen = set(zip(t.users.tolist(), t.items.tolist()))
+    for _ in range(2):
+        s = make()
+        s.prepare(learn.dls)
+        items,counts = s.sample(t.users[:200].long(), t.items[:200].long(), lambda u, i: (u * 31 + i * 7 % 13).float())
+        runs.append(items)
+        assert not any((int(u), int(i)) in chosen for u,row,ok in zip(t.users[:200], items, counts) for i in row[ok]) and counts.any()
+    assert torch.equal(*runs)
