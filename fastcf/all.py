@@ -63,8 +63,10 @@ from .interview.simulate import *
 from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
+from .serve.interviews import *
 from .serve.files import *
 from .serve.checkpoint import *
+from .serve.pickles import *
 from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *

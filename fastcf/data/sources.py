@@ -12,6 +12,7 @@ import hashlib,os,re,subprocess,sys,tempfile,zipfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from http.client import HTTPException
 from urllib.request import Request,urlopen
 import numpy as np
 import pandas as pd
@@ -51,12 +52,13 @@ def download_checked(
     timeout:float=20. # Seconds without a byte before giving up
 ) -> Path: # `dest`
     "Download `url` to `dest` with a progress bar; `dest` appears whole and checked, or not at all"
-    dest = Path(dest)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    fd,part = tempfile.mkstemp(dir=dest.parent, prefix=f'{dest.name}.', suffix='.part')
+    dest,part = Path(dest),None
+    if not url.lower().startswith(('http://', 'https://')): raise DownloadError(f"{url}: expected an address that begins with https:// or http://. A file that is on this machine needs no download.")
     try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        fd,part = tempfile.mkstemp(dir=dest.parent, prefix=f'{dest.name}.', suffix='.part')
         with os.fdopen(fd, 'wb') as f, urlopen(Request(url, headers={'User-Agent': 'fastcf'}), timeout=timeout) as r:
-            n = int(r.headers.get('Content-Length') or 0)
+            n = r.length or 0 # as far as the server's word for it can be read
             for _ in show_progress(range(max(1, -(-n//2**16)) if n else 2**20), leave=False):
                 chunk = r.read(2**16)
                 if not chunk: break
@@ -64,8 +66,10 @@ def download_checked(
             f.write(r.read())
         _check_sha(Path(part), sha256, url)
         os.replace(part, dest)
-    except OSError as e: raise e if isinstance(e, DownloadError) else DownloadError(f"{url}: {e}") from e
-    finally: Path(part).unlink(missing_ok=True)
+    except (OSError, HTTPException, ValueError) as e: # the network and the disk, answers that are not HTTP, addresses that are none
+        raise e if isinstance(e, DownloadError) else DownloadError(f"{url}: {e}") from e
+    finally:
+        if part: Path(part).unlink(missing_ok=True)
     return dest
 
 # %% ../../nbs/data/00_sources.ipynb #1d77a3c5

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
 from ..core import check_count,id_repr,stable_topk
-from ..learn.learner import CFLearner
 from ..bayes.posterior import Gaussian
 from ..bayes.belief import Belief
 from .questions import STRATEGIES,Interviewer,Newcomer,adaptive_page,expected_gain
@@ -24,7 +23,7 @@ from .topics import Topics
 class Interview:
     "Pages of items to ask a newcomer about, and what the replies say"
     def __init__(self,
-        learn:CFLearner|Interviewer, # A fitted learner; or an `Interviewer`, which many interviews can share
+        learn, # A fitted learner; or an `Interviewer`, which many interviews can share
         page_size:int=20, # Questions a page
         pages:int=3, # Pages
         strategy:str='adaptive', # As for `Interviewer.choose`
@@ -300,7 +299,7 @@ def to_json(self:Interview) -> str: # JSON
 
 @patch(cls_method=True)
 def from_json(cls:Interview,
-    learn:CFLearner|Interviewer, # As for `Interview`
+    learn, # As for `Interview`
     text:str, # What `to_json` gave
     proxies=None # As for `Interview`, where it had any
 ) -> Interview: # At the point where it stopped
@@ -318,9 +317,9 @@ def from_json(cls:Interview,
 
 @patch
 def add_to(self:Interview,
-    learn:CFLearner, # The learner that the newcomer becomes a user of
+    learn, # The learner that the newcomer becomes a user of
     id # The id they get
-) -> CFLearner: # This learner, changed
+): # This learner, changed
     "Put the newcomer into a learner for good, with the ratings that they gave"
     c = learn.dls.catalog
     said = {i: v for i,v in self.split_topics(self.replies)[0].items() if v is not None}

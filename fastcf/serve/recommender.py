@@ -10,18 +10,20 @@ __all__ = ['Recommender']
 # %% ../../nbs/serve/01_recommender.ipynb #40768772
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property,partial
 from pathlib import Path
-from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_count,check_share,id_repr,listed
+from ..core import RatingsError,UnknownIdError,check_count,listed,stable_topk
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
-from ..bayes.posterior import Gaussian,cholesky,group_ratings,link_slope,posterior,laplace_posterior,augment
+from ..bayes.posterior import Gaussian,group_ratings,link_slope,posterior,augment
+from ..bayes.belief import Belief,Labels,RowLikelihood
+from ..learn.pairs import add_spread,check_interval,id_pairs
+from ..rank.choice import ChoiceModel
 from .format import Folder,RecommenderFileError,frame_from_json,to_json,values_from_json
 
 # %% ../../nbs/serve/01_recommender.ipynb #a10b1b9b
@@ -81,9 +83,11 @@ class Recommender:
         item:Side, # Items
         seen:tuple, # Offsets int64 [users+1] and items int32 [n]: user `u` rated `items[offsets[u]:offsets[u+1]]`
         info:dict, # What `recommender.json` says: y_range, limits, versions, metrics ...
-        metadata:pd.DataFrame|None=None # Of items, by id
+        metadata:pd.DataFrame|None=None, # Of items, by id
+        parts:dict|None=None # Tensors of other parts, by name: 'interview', 'choice'
     ):
-        self.user,self.item,self.seen,self.info,self.items = user,item,seen,info,metadata
+        self.user,self.item,self.seen,self.info,self.items,self.parts = user,item,seen,info,metadata,parts or {}
+        self.choice = self.parts.get('choice') # who would choose what, or `None`
         self.y_range,self.limits = (None if info[k] is None else tuple(info[k]) for k in ('y_range', 'limits'))
 
     def __repr__(self):
@@ -91,6 +95,7 @@ class Recommender:
         return f"Recommender({len(u.vocab):,} {u.vocab.name}s, {len(i.vocab):,} {i.vocab.name}s, {u.vectors.shape[1] - 1} factors; saved {made['at'][:10]} by fastcf {made['fastcf']})"
 
     def __getattr__(self, name):
+        if name == 'interview': raise AttributeError("interview: import fastcf.serve.interviews first, which gives it to a Recommender.")
         can = ', '.join(sorted(n for n in dir(type(self)) if not n.startswith('_') and n != 'load'))
         raise AttributeError(f"{name}: not something a Recommender has; there are {can}. Whatever else a learner does needs training ratings, which are not in the files: call it on the learner, and save again.")
 
@@ -117,21 +122,6 @@ def rows(self:Recommender,
     if empty.any() and unknown != 'nan':
         raise UnknownIdError(s.vocab.name, pd.unique(s.vocab[rows[empty]]), "They occur in validation rows only, so nothing was learned about them.")
     return np.where(empty, -1, rows)
-
-def _pairs(self, users, items):
-    "A frame of pairs, and whether both were single ids"
-    u,i = self.user.vocab.name,self.item.vocab.name
-    if items is None:
-        if not isinstance(users, pd.DataFrame): raise TypeError(f"items: missing. Pass users and items, or one frame of pairs, not one {type(users).__name__}.")
-        if users.shape[1] < 2: raise ValueError(f"users: a frame of pairs needs the columns {u!r} and {i!r}, there are {list(users.columns)}.")
-        names = [u, i] if {u, i} <= set(users.columns) else list(users.columns[:2])
-        return users[names].set_axis([u, i], axis=1).reset_index(drop=True),False
-    single = [pd.api.types.is_scalar(o) for o in (users, items)]
-    users,items = listed(users),listed(items)
-    if not any(single) and len(users) != len(items): raise ValueError(f"users, items: {len(users)} users and {len(items)} items do not make pairs. Pass as many of each, or one user with many items.")
-    n = max(len(users), len(items)) if users and items else 0
-    pair = (o * n if one else o for o,one in zip((users, items), single))
-    return pd.DataFrame({k: pd.Series(o, dtype=object).infer_objects() for k,o in zip((u, i), pair)}),all(single)
 
 # %% ../../nbs/serve/01_recommender.ipynb #260827ed
 @patch(as_prop=True)
@@ -196,15 +186,6 @@ def _score(self, df, rows, spread):
     if new.any(): noise[torch.as_tensor(new)] = torch.as_tensor(np.nanmean(np.stack(each)[:, new], 0), dtype=noise.dtype)
     return fit.numpy(),(slope.square() * var + noise).sqrt().numpy()
 
-def _with_spread(df, std, interval, return_std, limits):
-    "Predictions with `std`, `low` and `high` where asked for"
-    if interval is not None: check_share('interval', interval)
-    if return_std: df = df.assign(std=std)
-    if interval is None: return df
-    wide = NormalDist().inv_cdf(.5 + interval / 2) * std
-    lo,hi = (-np.inf, np.inf) if limits is None else limits
-    return df.assign(low=np.clip(df.prediction - wide, lo, hi), high=np.clip(df.prediction + wide, lo, hi))
-
 # %% ../../nbs/serve/01_recommender.ipynb #93ff6fd6
 _PAIRS = 2**12 # at a time
 
@@ -219,7 +200,8 @@ def predict(self:Recommender,
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
     "Predicted ratings for pairs of ids"
     if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
-    df,single = _pairs(self, users, items)
+    check_interval(interval)
+    df,single = id_pairs((self.user.vocab.name, self.item.vocab.name), users, items)
     sides,spread = (self.user, self.item),interval is not None or return_std
     rows = [self.rows(df.iloc[:, j], bool(j), 'nan' if s.attached else unknown) for j,s in enumerate(sides)]
     ok = np.flatnonzero(np.all([(r >= 0) | (s.attached is not None) for r,s in zip(rows, sides)], 0))
@@ -227,26 +209,24 @@ def predict(self:Recommender,
     for at in np.split(ok, range(_PAIRS, len(ok), _PAIRS)) if len(ok) else ():
         preds[at],std[at] = _score(self, df.iloc[at], [r[at] for r in rows], spread)
     if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
-    return _with_spread(df.assign(prediction=preds), std, interval, return_std, self.y_range)
+    return add_spread(df.assign(prediction=preds), std, interval, return_std, self.y_range)
 
 # %% ../../nbs/serve/01_recommender.ipynb #b7037fea
-def _best(scores, k):
-    "The best `k` of each row: row, column and score, best first; among equals the column further left; what is not finite is left out"
-    least = scores.topk(min(k, scores.shape[1])).values[:, -1:] if scores.shape[1] else scores
-    b,cols = ((scores >= least) & scores.isfinite()).nonzero().T.numpy()
-    vals = scores[b, cols].numpy()
-    order = np.lexsort((cols, -vals, b))
-    b,cols,vals = b[order],cols[order],vals[order]
-    rank = np.arange(len(b)) - np.searchsorted(b, b)
-    return *(o[rank < k] for o in (b, cols, vals)),rank[rank < k]
+def _best(scores, k, shown):
+    "The best `k` of each row as row, column, rank and what to show of each; among equals the column further left; what is not finite is left out"
+    if not scores.shape[1]: return (np.empty(0, int),) * 3 + ({n: np.empty(0, 'float32') for n in shown},)
+    best,cols = stable_topk(scores, min(k, scores.shape[1]))
+    b,rank = best.isfinite().nonzero(as_tuple=True)
+    cols = cols[b, rank]
+    return b.numpy(),cols.numpy(),rank.numpy(),{n: o[b, cols].numpy() for n,o in shown.items()}
 
-def _listing(self, name, ids, column, others, best, value, titled=True):
-    "A frame of the best: for each of `ids` the ids in `others` [columns] by rank, with titles if these are items"
-    b,cols,vals,rank = (np.concatenate(o) for o in zip(*best)) if best else (np.empty(0, int),) * 4
-    picks = others[cols]
-    res = {name: pd.Index(ids, tupleize_cols=False)[b], 'rank': rank + 1, column: picks}
-    if titled and (titles := self.titles(picks)) is not None: res['title'] = titles
-    return pd.DataFrame(res | {value: vals})
+def _listing(self, name, ids, column, others, best):
+    "A frame of the best: for each of `ids` the ids in `others` [columns] by rank, with titles"
+    b = np.concatenate([at[b] for at,b,*_ in best]) if best else np.empty(0, int)
+    cols,rank = (np.concatenate([o[j] for o in best]) if best else np.empty(0, int) for j in (2, 3))
+    res = {name: pd.Index(ids, tupleize_cols=False)[b], 'rank': rank + 1, column: others[cols]}
+    if (titles := self.titles(others[cols])) is not None: res['title'] = titles
+    return pd.DataFrame(res | {n: np.concatenate([o[4][n] for o in best]) for n in (best[0][4] if best else [])})
 
 def _blocks(n, width): return np.split(np.arange(n), range(step := max(1, 2**24 // max(1, width)), n, step)) # of about 64 MB of scores
 
@@ -269,10 +249,11 @@ def recommend(self:Recommender,
     k:int=10, # How many items for each
     exclude_seen:bool=True, # Leave out what the user rated in training
     min_ratings:int=1, # Leave out items with fewer training ratings; with an attached prior, 0 adds the new items of its metadata
-    items=None # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction
+    items=None, # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
+    rank_by:str|None=None # 'value', 'rating' or 'chance'; by default 'value' where there is a choice model
+) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed
     "The best items for some users"
-    users,k = listed(users),check_count('k', k)
+    users,k,order = listed(users),check_count('k', k),_order(self, rank_by)
     rows = self.rows(users, False, 'nan' if self.user.attached else 'error')
     choice,ids = _choices(self, items, min_ratings)
     v,best = _vectors(self, ids, choice, True, False)[0],[]
@@ -280,11 +261,24 @@ def recommend(self:Recommender,
     place[torch.as_tensor(choice[choice >= 0])] = torch.as_tensor(np.flatnonzero(choice >= 0))
     for at in _blocks(len(rows), len(ids)):
         u = _vectors(self, [users[j] for j in at], rows[at], False, False)[0]
-        scores = link_slope(u[:, :-1] @ v[:, :-1].T + u[:, -1:] + v[:, -1], self.y_range)[0]
+        shown = dict(prediction=link_slope(u[:, :-1] @ v[:, :-1].T + u[:, -1:] + v[:, -1], self.y_range)[0])
+        if order != 'rating': shown = _valued(self.choice, rows[at], choice, shown['prediction'])
+        scores = shown['prediction' if order == 'rating' else order].clone()
         if exclude_seen: _mask_seen(scores, torch.as_tensor(rows[at]), self.seen, place)
-        b,*rest = _best(scores, k)
-        best.append((at[b], *rest))
-    return _listing(self, self.user.vocab.name, users, self.item.vocab.name, ids, best, 'prediction')
+        best.append((at, *_best(scores, k, shown)))
+    return _listing(self, self.user.vocab.name, users, self.item.vocab.name, ids, best)
+
+def _order(self, rank_by):
+    "What a list is ordered by"
+    if rank_by not in (None, 'value', 'rating', 'chance'): raise ValueError(f"rank_by: expected one of 'value', 'rating', 'chance', got {rank_by!r}")
+    if self.choice is None and rank_by in ('value', 'chance'): raise ValueError(f"rank_by: {rank_by!r} needs a choice model, and this recommender was saved without one. Pass rank_by='rating'.")
+    return rank_by or ('rating' if self.choice is None else 'value')
+
+def _valued(choice, rows, cols, rating):
+    "Value, chance and rating of some users [b] and items [n]; rows of -1 are taken for average ones"
+    users,items = (torch.cat([o, o.mean(0, keepdim=True)])[torch.as_tensor(at)] for o,at in ((choice.users, rows), (choice.items, cols)))
+    chance = choice.chance(users @ items.T)
+    return dict(value=chance * choice.worth(rating), chance=chance, prediction=rating)
 
 def _mask_seen(scores, rows, seen, place):
     "Set to minus infinity what the users in `rows` have rated; `place` has the column of each item, or -1"
@@ -308,9 +302,8 @@ def similar_items(self:Recommender,
     for at in _blocks(len(rows), len(unit)):
         cos = (unit[rows[at]] @ unit.T).masked_fill(s.counts < max(1, min_ratings), -torch.inf)
         cos[torch.arange(len(at)), rows[at]] = -torch.inf
-        b,*rest = _best(cos, k)
-        best.append((at[b], *rest))
-    return _listing(self, s.vocab.name, items, f'similar_{s.vocab.name}', s.vocab.ids, best, 'similarity')
+        best.append((at, *_best(cos, k, dict(similarity=cos))))
+    return _listing(self, s.vocab.name, items, f'similar_{s.vocab.name}', s.vocab.ids, best)
 
 @patch
 def biases(self:Recommender,
@@ -334,7 +327,7 @@ def factors(self:Recommender,
 
 # %% ../../nbs/serve/01_recommender.ipynb #f5b27d15
 FORMAT,VERSION = 'fastcf recommender',1
-_KEYS = 'format version made user item rating_name factor_count seen_count y_range limits metrics settings data parts'.split()
+_KEYS = 'format version made user item rating_name factor_count seen_count y_range limits choice metrics settings data parts'.split()
 _SIDE_KEYS = 'name count noise attached'.split()
 
 def side_tensors(
@@ -347,6 +340,15 @@ def side_tensors(
     res = {'vectors': [count, k], 'prior_mean': [k], 'prior_precision': [k, k]}
     if attached is not None: res |= {'attached_mean': [attached, k], 'attached_times': [attached], 'attached_precision': [k, k], 'every_mean': [k], 'every_precision': [k, k]}
     return {f'{name}.{o}': ('float32', shape) for o,shape in res.items()} | {f'{name}.counts': ('int64', [count])}
+
+def interview_shapes(
+    count, # Items
+    k # Length of a vector
+) -> dict: # Name to dtype and shape
+    "The tensors of an interview; the number of habits is whatever it is"
+    shapes = dict(audiences=[count, None], habits_mean=[None], habits_precision=[None, None], offsets=[count], noise=[count], popularity=[count],
+                  f_mean=[None], x_mean=[k], weight=[None, k], residual=[k, k], values=[None])
+    return {name: ('float32', shape) for name,shape in shapes.items()}
 
 def _check_info(f, d):
     "Raise unless `recommender.json` says what it has to"
@@ -362,6 +364,12 @@ def _check_info(f, d):
     need(all(type(d[k]) is int and 0 <= d[k] < 2**50 for k in ('factor_count', 'seen_count')), "a count")
     need(pair(d['limits']) and (d['y_range'] is None or pair(d['y_range'])), "'limits' or 'y_range'")
     need(type(d['rating_name']) is str and isinstance(d['made'], dict) and all(type(d['made'].get(o)) is str for o in ('at', 'fastcf')), "'rating_name' or 'made'")
+    need(isinstance(d['parts'], list) and all(type(o) is str for o in d['parts']), "'parts'")
+    c = d['choice']
+    if c is not None:
+        f.check_keys(name, c, ['unobserved', 'penalty', 'curve', 'rating_range', 'lowest'])
+        need(all(number(c[k]) and c[k] > 0 for k in ('unobserved', 'penalty', 'lowest')) and isinstance(c['curve'], list) and len(c['curve']) == 2 and all(map(number, c['curve'])) and pair(c['rating_range']), "'choice'")
+    need((c is None) == ('choice.safetensors' not in d['parts']), "'choice'")
     need(isinstance(d['parts'], list) and all(type(o) is str for o in d['parts']), "'parts'")
 
 # %% ../../nbs/serve/01_recommender.ipynb #7eb41fbd
@@ -418,8 +426,33 @@ def _read(f):
     _check_tables(f, d, t)
     try: items = None if ids['items'] is None else frame_from_json(ids['items'])
     except Exception as e: raise f.fault('ids.json', f"the metadata of items cannot be read ({type(e).__name__}: {e})") from None
+    parts = {}
+    if 'interview.safetensors' in d['parts']: parts['interview'] = _interview(f, d)
+    if d['choice'] is not None: parts['choice'] = _choice(f, d)
     if items is not None and items.index.has_duplicates: raise f.fault('ids.json', "the metadata of items has an id twice")
-    return Recommender(_side(f, d, t, ids, 'user'), _side(f, d, t, ids, 'item'), (t['seen.offsets'], t['seen.items']), d, items)
+    return Recommender(_side(f, d, t, ids, 'user'), _side(f, d, t, ids, 'item'), (t['seen.offsets'], t['seen.items']), d, items, parts)
+
+def _choice(f, d):
+    "The choice model"
+    t = f.read_tensors('choice.safetensors', dict(users=('float32', [d['user']['count'], None]), items=('float32', [d['item']['count'], None])))
+    if t['users'].shape[1] != t['items'].shape[1]: raise f.fault('choice.safetensors', "'users' and 'items' are of different lengths")
+    for k,o in t.items():
+        if not o.isfinite().all(): raise f.fault('choice.safetensors', f"{k!r} holds numbers that are not finite")
+    settings = {k: tuple(v) if isinstance(v, list) else v for k,v in d['choice'].items()}
+    return ChoiceModel(t['users'], t['items'], **settings)
+
+def _interview(f, d):
+    "The tensors of an interview, checked"
+    name = 'interview.safetensors'
+    t = f.read_tensors(name, interview_shapes(d['item']['count'], d['factor_count'] + 1))
+    h = len(t['habits_mean'])
+    sizes = t['audiences'].shape[1],*t['habits_precision'].shape,len(t['f_mean']),len(t['weight'])
+    if h == 0 or set(sizes) != {h} or not len(t['values']): raise f.fault(name, "its tensors do not fit one another")
+    for k,o in t.items():
+        if not o.isfinite().all(): raise f.fault(name, f"{k!r} holds numbers that are not finite")
+    definite = lambda o: bool((torch.linalg.cholesky_ex(o.double())[1] == 0).all())
+    if not (definite(t['habits_precision']) and definite(t['residual']) and (t['noise'] > 0).all()): raise f.fault(name, "a precision or a variance is not positive")
+    return t
 
 @patch(cls_method=True)
 def load(cls:Recommender,
@@ -435,7 +468,7 @@ def load(cls:Recommender,
             if inode() == was or tries == 4: raise # else it was replaced while it was being read
 
 # %% ../../nbs/serve/01_recommender.ipynb #8af36735
-def _new_ratings(self, ratings, is_item):
+def _new_ratings(self, ratings, is_item=False):
     "Ids of the new rows, and row, column and value of each rating, checked"
     names = [self.user.vocab.name, self.item.vocab.name, self.info['rating_name']]
     own,other = names[is_item],names[1-is_item]
@@ -456,125 +489,27 @@ def _new_ratings(self, ratings, is_item):
     ids = Vocab(mine, own)
     return ids,ids.rows(mine),self.rows(theirs, not is_item),values.to_numpy('float32')
 
-class NewRows:
-    "New users, or new items: what is known of their vectors, and what follows from it"
-    def __init__(self,
-        recommender:Recommender, # What knows the other side
-        ids:Vocab, # Ids of the new rows
-        ratings:tuple, # Row, column and value of each rating
-        is_item:bool # Whether the new rows are items
-    ):
-        self.recommender,self.ids,self.is_item = recommender,ids,is_item
-        own = recommender.side(is_item)
-        self.before,self.noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
-        self.rated,self.cols,self.values = (torch.as_tensor(o) for o in ratings)
-        g = self.posterior(self.rated, self.cols, self.values, self.before, len(ids))
-        self.mean,self._now = g.mean,g
-
-    @cached_property
-    def cov(self): return self._now.cov()
-    @property
-    def others(self): return self.recommender.side(not self.is_item)
-    def __len__(self): return len(self.ids)
-    def __repr__(self): return f"{len(self)} new {self.ids.name}{'' if len(self) == 1 else 's'} with {len(self.cols)} ratings"
-
-    def posterior(self, rows, cols, values, prior, row_count):
-        "What ratings say of rows, after `prior`"
-        o = self.others
-        return laplace_posterior(group_ratings(rows, cols, row_count), o.design, o.offsets[cols], values, prior, 1 / self.noise, self.recommender.y_range)
+def _fold(self, ratings, is_item):
+    "New rows of one side, from their ratings"
+    ids,*rated = _new_ratings(self, ratings, is_item)
+    own,other = self.side(is_item),self.side(not is_item)
+    prior,noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
+    labels = Labels(ids, other.vocab, 'item' if is_item else 'user', other.counts, None if is_item else self.titles(other.vocab.ids), partial(_new_ratings, self, is_item=is_item))
+    return Belief(prior, RowLikelihood(other.design, other.offsets, noise, self.y_range), labels, rated)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7
 @patch
 @torch.no_grad()
 def fold_in(self:Recommender,
     ratings # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
-) -> NewRows: # Predicts, recommends, and can be updated
+) -> Belief: # Predicts, recommends, explains, and can be updated
     "Vectors for users who were not there in training, from their ratings"
-    ids,*rated = _new_ratings(self, ratings, False)
-    return NewRows(self, ids, rated, False)
+    return _fold(self, ratings, False)
 
 @patch
 @torch.no_grad()
 def fold_in_items(self:Recommender,
     ratings # Ratings of new items: a frame, or a dictionary of user: rating for one
-) -> NewRows: # Predicts, recommends, and can be updated
+) -> Belief: # Predicts, recommends, explains, and can be updated
     "Vectors for items that were not there in training, from their ratings"
-    ids,*rated = _new_ratings(self, ratings, True)
-    return NewRows(self, ids, rated, True)
-
-@patch
-@torch.no_grad()
-def predict(self:NewRows,
-    users=None, # Ids of users, by default all (of the new ones, if it is they who are new)
-    items=None, # Ids of items, by default all
-    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
-    return_std:bool=False # Add the standard deviation of a rating as a column
-) -> pd.DataFrame: # user, item, prediction, then `std`, `low` and `high` where asked for
-    "Predictions for every pair of these users and items"
-    own,other = (items, users) if self.is_item else (users, items)
-    rows = np.arange(len(self)) if own is None else self.ids.encode(listed(own))
-    cols = np.flatnonzero(self.others.counts) if other is None else self.recommender.rows(listed(other), not self.is_item)
-    r,c = torch.as_tensor(np.repeat(rows, len(cols))),torch.as_tensor(np.tile(cols, len(rows)))
-    a = self.others.design[c]
-    fit,slope = link_slope((self.mean[r] * a).sum(1) + self.others.offsets[c], self.recommender.y_range)
-    std = (slope.square() * torch.einsum('nk,nkl,nl->n', a, self.cov[r], a) + self.noise).sqrt() if interval is not None or return_std else fit
-    new,old = (self.ids, self.ids[r.numpy()]),(self.others.vocab, self.others.vocab[c.numpy()])
-    (u,ids),(i,others) = (old, new) if self.is_item else (new, old)
-    df = pd.DataFrame({u.name: ids, i.name: others, 'prediction': fit.numpy()})
-    return _with_spread(df, std.numpy(), interval, return_std, self.recommender.y_range)
-
-@patch
-@torch.no_grad()
-def recommend(self:NewRows,
-    k:int=10, # How many for each new row
-    exclude_seen:bool=True, # Leave out what was rated
-    min_ratings:int=1 # Leave out those with fewer training ratings
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction; for new items, the users who would like them best
-    "The best of the other side for each new row"
-    k,o = check_count('k', k),self.others
-    fit = link_slope(self.mean @ o.design.T + o.offsets, self.recommender.y_range)[0].masked_fill(o.counts < max(1, min_ratings), -torch.inf)
-    if exclude_seen: fit[self.rated, self.cols] = -torch.inf
-    return _listing(self.recommender, self.ids.name, self.ids.ids, o.vocab.name, o.vocab.ids, [_best(fit, k)], 'prediction', not self.is_item)
-
-# %% ../../nbs/serve/01_recommender.ipynb #550e0963
-@patch
-@torch.no_grad()
-def update(self:NewRows,
-    ratings # New ratings of rows that are here: a frame, or a dictionary for a single row
-) -> NewRows: # This object
-    "Take in more ratings, one by one, at a cost that does not grow"
-    if isinstance(ratings, dict) and len(self) > 1: raise TypeError(f"ratings: a dictionary does not say which of the {len(self)} new rows rated. Pass a frame.")
-    ids,rows,cols,values = _new_ratings(self.recommender, ratings, self.is_item)
-    rows = np.zeros(len(rows), 'int64') if isinstance(ratings, dict) else self.ids.encode(ids[rows]) if len(rows) else rows
-    o = self.others
-    for row,col,r in zip(rows.tolist(), cols.tolist(), values.tolist()):
-        a = o.design[col]
-        fit,slope = link_slope(self.mean[row] @ a + o.offsets[col], self.recommender.y_range)
-        gain = self.cov[row] @ a * slope
-        gain = gain / (slope * (a @ gain) + self.noise)
-        self.mean[row] += gain * (r - fit)
-        self.cov[row] -= torch.outer(gain, slope * (a @ self.cov[row]))
-    self.rated,self.cols,self.values = (torch.cat([a, torch.as_tensor(b)]) for a,b in zip((self.rated, self.cols, self.values), (rows, cols, values)))
-    return self
-
-@patch
-@torch.no_grad()
-def explain(self:NewRows,
-    other, # Id of an item; or of a user, where items are new
-    own=None # Id of the new row, where there are several
-) -> pd.DataFrame: # id, title if there is one, rating, effect (stars that the prediction would change by, were the rating not given)
-    "Which ratings moved a prediction, those that moved it most first"
-    if own is None and len(self) > 1: raise ValueError(f"own: which of the {len(self)} new {self.ids.name}s? Pass its id.")
-    row,col = 0 if own is None else int(self.ids.encode([own])[0]),int(self.recommender.rows([other], not self.is_item)[0])
-    at,o = self.rated == row,self.others
-    cols,values,n = self.cols[at],self.values[at],int(at.sum())
-    without,left = (~torch.eye(n, dtype=torch.bool)).nonzero().T # each rating left out once, then all there
-    rows,take = torch.cat([without, torch.full((n,), n)]),torch.cat([left, torch.arange(n)])
-    g = Gaussian(*self.before.of(slice(row, row + 1)))
-    prior = Gaussian(g.mean.expand(n + 1, -1), g.precision.expand(n + 1, -1, -1))
-    mean = self.posterior(rows, cols[take], values[take], prior, n + 1).mean
-    p = link_slope(mean @ o.design[col] + o.offsets[col], self.recommender.y_range)[0]
-    ids = o.vocab[cols.numpy()]
-    titles = None if self.is_item else self.recommender.titles(ids)
-    df = pd.DataFrame({o.vocab.name: ids, **({} if titles is None else dict(title=titles)), 'rating': values.numpy(), 'effect': (p[-1] - p[:-1]).numpy()})
-    return df.sort_values('effect', key=abs, ascending=False, ignore_index=True, kind='stable')
+    return _fold(self, ratings, True)

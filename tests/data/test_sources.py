@@ -9,6 +9,10 @@ from fastcf.data.sources import DownloadError, download_checked, load_ml100k, sh
 BODY = np.random.default_rng(0).bytes(300_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 
+ELSEWHERE = dict(file='file:///etc/passwd', data='data:text/plain,x', ftp='ftp://127.0.0.1:9/x', itself='/moved-to-itself', nothing='', odd='http://[', spaces='http://127.0.0.1:9/a b\t', local='javascript:alert(1)')
+RAW = {'garbage': b'\x00\x01 this is not HTTP\r\n\r\n', 'long-line': b'HTTP/1.1 200 ' + b'x' * 10**6, 'no-answer': b'', 'length-of-words': b'HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc', 'length-below-zero': b'HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc',
+       'chunks': b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n', 'cut-chunks': b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc', 'many-headers': b'HTTP/1.1 200 OK\r\n' + b'A: b\r\n' * 500 + b'\r\n'}
+
 class Handler(BaseHTTPRequestHandler):
     "Serves BODY, well or badly, by the path; `/file/...` serves what a test put into `files`"
     files, asked = {}, []
@@ -19,6 +23,8 @@ class Handler(BaseHTTPRequestHandler):
         if kind == 'missing': return self.send_error(404)
         if kind == 'silent': return time.sleep(2)
         if kind == 'moved': self.send_response(302); self.send_header('Location', '/fine'); return self.end_headers()
+        if kind.startswith('moved-to-'): self.send_response(302); self.send_header('Location', ELSEWHERE[kind[9:]]); return self.end_headers()
+        if kind in RAW: return self.wfile.write(RAW[kind])
         body = self.files.get(kind, BODY)
         self.send_response(200)
         if kind not in ('lengthless', 'lengthless-broken-off', 'too-long'): self.send_header('Content-Length', str(len(body)))
@@ -53,6 +59,41 @@ def test_download(server, tmp_path, kind):
 def test_a_bad_download_leaves_nothing(server, tmp_path, kind, sha, words):
     with pytest.raises(DownloadError, match=words): download_checked(f'{server}/{kind}', tmp_path/'x', sha, timeout=.5)
     assert os.listdir(tmp_path) == []
+
+@pytest.mark.parametrize('kind', [*(f'moved-to-{k}' for k in ELSEWHERE), *RAW])
+def test_odd_answers_are_one_error(server, tmp_path, kind):
+    with pytest.raises(DownloadError, match=re.escape(f'{server}/{kind}: ')): download_checked(f'{server}/{kind}', tmp_path/'x', SHA, timeout=1)
+    assert os.listdir(tmp_path) == []
+
+@pytest.mark.parametrize('url', ['file:///etc/passwd', 'FILE:///etc/passwd', '/etc/passwd', '', 'data:,x', 'ftp://127.0.0.1/x', 'http://', 'http://[', 'http:// /'])
+def test_only_the_network_is_fetched_from(tmp_path, url):
+    with pytest.raises(DownloadError): download_checked(url, tmp_path/'x', SHA, timeout=1)
+    assert os.listdir(tmp_path) == []
+
+def test_a_place_that_cannot_be_written_to(server, tmp_path):
+    (tmp_path/'file').write_text('x')
+    with pytest.raises(DownloadError, match='file'): download_checked(f'{server}/fine', tmp_path/'file'/'x', SHA)
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='/dev/full stands for a disk without room')
+def test_a_full_disk_leaves_nothing(server, tmp_path, monkeypatch):
+    def on_a_full_disk(**kwargs):
+        os.close(open_fd(**kwargs)[0])
+        return os.open('/dev/full', os.O_WRONLY),str(next(tmp_path.glob('*.part')))
+    open_fd = sources.tempfile.mkstemp
+    monkeypatch.setattr(sources.tempfile, 'mkstemp', on_a_full_disk)
+    with pytest.raises(DownloadError, match='No space left'): download_checked(f'{server}/fine', tmp_path/'x', SHA)
+    assert os.listdir(tmp_path) == []
+
+def test_two_processes_at_once(server, tmp_path):
+    children = []
+    for _ in range(3):
+        if not (pid := os.fork()):
+            try: download_checked(f'{server}/fine', tmp_path/'x', SHA)
+            except BaseException: os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+    assert os.listdir(tmp_path) == ['x'] and (tmp_path/'x').read_bytes() == BODY
 
 def test_nobody_listens(tmp_path):
     with pytest.raises(DownloadError, match='127.0.0.1:9'): download_checked('http://127.0.0.1:9/x', tmp_path/'x', SHA)
@@ -344,3 +385,16 @@ def test_films_of_the_same_director_share_it(tmp_path):
     hitchcock = {made[t] for t in ('Vertigo', 'Rear Window', 'North by Northwest', 'Psycho')}
     assert len(hitchcock) == 1 and {made[t] for t in made.index if t not in ('Vertigo', 'Rear Window', 'North by Northwest', 'Psycho')} != hitchcock
     assert len({made[t] for t in made.index} - hitchcock) == 1
+
+# --- archives that lie
+
+def test_links_and_paths_in_an_archive_are_never_followed(tmp_path):
+    "Only named members are read, as bytes, and each has to have its own sum"
+    (tmp_path/'secret').write_text('secret')
+    for name,attr in (('ml-100k/u.data', 0o120777 << 16), ('../../ml-100k/u.data', 0), ('/ml-100k/u.data', 0)):
+        with zipfile.ZipFile(tmp_path/'a.zip', 'w') as z:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = attr # a symbolic link
+            z.writestr(info, str(tmp_path/'secret'))
+        with pytest.raises((DownloadError, KeyError)) as e: sources._checked(sources._zip_reader(tmp_path/'a.zip', 'ml-100k/'), sources._GROUPLENS)
+        assert 'secret' not in str(e.value) and sorted(os.listdir(tmp_path)) == ['a.zip', 'secret']

@@ -6,6 +6,7 @@ import fastcf.all # every method of a learner
 from fastcf.core import RatingsError, UnknownIdError
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
+from fastcf.interview.interview import Interview
 from fastcf.learn.learner import CFLearner, cf_learner
 from fastcf.serve import format as fmt
 from fastcf.serve.format import SUMS, Folder, RecommenderFileError, from_json, to_json, write_folder
@@ -52,12 +53,16 @@ def answers(o, learn):
     yield o.recommend(users, 5)
     yield o.recommend(users[:2], 3, exclude_seen=False, min_ratings=12)
     yield o.recommend(users[:2], 3, items=items)
+    yield o.recommend(users, 5, rank_by='rating')
+    yield o.recommend(users, 5, rank_by='chance')
     yield o.similar_items(items[:3], 4)
     yield o.biases()
     yield o.biases(False, 3)
     yield o.factors()
     yield o.fold_in({}).recommend(4)
     yield first.predict(interval=.9, return_std=True)
+    yield first.explain(items[6])
+    yield first.predict_all()
     yield first.recommend(6, min_ratings=3)
     yield first.update({items[5]: 2}).predict(items=items, return_std=True)
     yield o.fold_in_items(dict(zip(users[:3], (1, 5, 3)))).recommend(4)
@@ -96,6 +101,25 @@ def test_ids_keep_their_type(tmp_path, ids):
     assert list(r.user.vocab) == list(learn.dls.catalog.user) and type(r.item.vocab[0]) is type(learn.dls.catalog.item[0])
     alike(r.recommend(list(r.user.vocab[:3]), 4), learn.recommend(list(r.user.vocab[:3]), 4))
 
+@pytest.mark.parametrize('y_range', [(.5, 5.5), None])
+@pytest.mark.parametrize('strategy', ['adaptive', 'seen', 'popular', 'random'])
+def test_interviews_as_the_learner(tmp_path, y_range, strategy):
+    learn = make(y_range)
+    r = Recommender.load(learn.save_recommender(tmp_path/'r'))
+    a,b = r.interview(4, 3, strategy),Interview(learn, 4, 3, strategy)
+    for said in ((5, None, 2), (1,), ()):
+        alike(a.next_page().drop(columns='reply'), b.next_page().drop(columns='reply'))
+        for iv in (a, b): iv.answer(dict(zip(iv.open_page, said)))
+        alike(a.recommend(5), b.recommend(5)); alike(a.explain(a.recommend(1).item[0]), b.explain(a.recommend(1).item[0]))
+        assert a.progress().to_numpy() == pytest.approx(b.progress().to_numpy(), abs=1e-4)
+    assert a.next_page() is None and r.interview(state=a.to_json()).replies == a.replies
+
+def test_an_interview_that_was_left_out_says_so(learn, tmp_path):
+    r = Recommender.load(learn.save_recommender(tmp_path/'r', interview=False))
+    with pytest.raises(ValueError, match='interview: this recommender was saved without it'): r.interview()
+    r = Recommender.load(learn.save_recommender(tmp_path/'r'))
+    with pytest.raises(ValueError, match="'entropy' needs the training ratings"): r.interview(strategy='entropy').next_page()
+
 def public(cls):
     "Public methods that fastcf gives to a class"
     return {n for n in dir(cls) if not n.startswith('_') and callable(f := inspect.getattr_static(cls, n, None)) and getattr(f, '__module__', '').startswith('fastcf')}
@@ -113,9 +137,9 @@ def test_explains_by_leaving_ratings_out(saved):
     r = Recommender.load(saved)
     items = r.item.vocab[r.item.counts.nonzero()[:6, 0].numpy()].tolist()
     said,asked = dict(zip(items, (5, 1, 4, 2, 3))),items[5]
-    now = r.fold_in(said).predict(items=asked).prediction[0]
+    now = r.fold_in(said).predict(items=asked)
     for row in r.fold_in(said).explain(asked).itertuples():
-        without = r.fold_in({k: v for k,v in said.items() if k != row.item}).predict(items=asked).prediction[0]
+        without = r.fold_in({k: v for k,v in said.items() if k != row.item}).predict(items=asked)
         assert row.rating == said[row.item] and row.effect == pytest.approx(now - without, abs=1e-4)
 
 @pytest.mark.parametrize('ask,error,words', [
@@ -123,23 +147,23 @@ def test_explains_by_leaving_ratings_out(saved):
     (lambda r: r.predict([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), (lambda r: r.predict(1, 1, interval=2), ValueError, 'interval: expected a share'),
     (lambda r: r.predict(1, 1, unknown='x'), ValueError, 'unknown'), (lambda r: r.recommend(1, 0), ValueError, 'k: expected'), (lambda r: r.fold_in({1: 9}), RatingsError, 'rating'),
     (lambda r: r.fold_in({1: float('nan')}), RatingsError, 'rating'), (lambda r: r.fold_in([1]), TypeError, 'ratings: expected a frame'), (lambda r: r.fold_in({'x': 1}), UnknownIdError, 'text'),
-    (lambda r: r.predict(pd.DataFrame({'user': [1]})), ValueError, 'needs the columns')])
+    (lambda r: r.predict(pd.DataFrame({'user': [1]})), ValueError, 'has the columns')])
 def test_questions_that_cannot_be_answered(saved, ask, error, words):
     r = Recommender.load(saved)
     with pytest.raises(error, match=words): ask(r)
 
 def test_nothing_asked_nothing_answered(saved):
     r = Recommender.load(saved)
-    assert len(r.recommend([])) == 0 and len(r.predict([], [])) == 0 and list(r.recommend([])) == ['user', 'rank', 'item', 'title', 'prediction']
+    assert len(r.recommend([])) == 0 and len(r.predict([], [])) == 0 and list(r.recommend([]))[:4] == ['user', 'rank', 'item', 'title']
 
 def test_equal_scores_come_in_the_order_of_the_vocabulary(saved):
     r = Recommender.load(saved)
     r.item.vectors[:] = 0
     u = r.user.vocab[0]
-    assert r.recommend(u, 5, exclude_seen=False).item.tolist() == r.item.vocab[r.item.counts.nonzero()[:5, 0].numpy()].tolist()
+    assert r.recommend(u, 5, exclude_seen=False, rank_by='rating').item.tolist() == r.item.vocab[r.item.counts.nonzero()[:5, 0].numpy()].tolist()
 
 def test_needs_no_fastai(saved):
-    code = f"import sys; from fastcf.serve.recommender import Recommender; r = Recommender.load({str(saved)!r}); r.recommend(list(r.user.vocab[:2])); r.fold_in({{r.item.vocab[0]: 5}}).explain(r.item.vocab[1]); r.predict(r.user.vocab[0], r.item.vocab[:3], interval=.9); print([m for m in sys.modules if m.startswith(('fastai', 'safetensors', 'matplotlib'))])"
+    code = f"import sys, fastcf.serve.interviews; from fastcf.serve.recommender import Recommender; r = Recommender.load({str(saved)!r}); r.recommend(list(r.user.vocab[:2])); r.fold_in({{r.item.vocab[0]: 5}}).explain(r.item.vocab[1]); r.interview(3).next_page(); r.predict(r.user.vocab[0], r.item.vocab[:3], interval=.9); print([m for m in sys.modules if m.startswith(('fastai', 'safetensors', 'matplotlib'))])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 def test_threads_get_the_answers_of_one(saved):
@@ -167,7 +191,7 @@ def test_other_libraries_read_the_tables(saved, learn):
 def test_no_rating_is_in_it(saved, learn):
     "Every rating of the learner is one value; it is not among the numbers of the folder"
     with Folder(saved) as f: names = json.loads(f.read('recommender.json'))
-    assert set(p.name for p in saved.iterdir()) == {'README.md', 'SHA256SUMS', 'ids.json', 'recommender.json', 'tables.safetensors'}
+    assert set(p.name for p in saved.iterdir()) == {'README.md', 'SHA256SUMS', 'choice.safetensors', 'ids.json', 'interview.safetensors', 'recommender.json', 'tables.safetensors'}
     assert names['data']['rating_count'] == len(learn.dls.train_ds) and names['metrics']['rmse'] == pytest.approx(learn.recorder.values[-1][2])
 
 def test_the_card_is_text_whatever_the_names_are(tmp_path):
@@ -264,7 +288,7 @@ REFUSED = {
     'another version': (edit_json('recommender.json', lambda d: d.update(version=2)), "version 2 of the format, this fastcf knows 1.*Install"), 'version as text': (edit_json('recommender.json', lambda d: d.update(version='1')), "version '1'"),
     'another format': (edit_json('recommender.json', lambda d: d.update(format='x')), "'format' is 'x'"), 'a list': (edit_json('recommender.json', lambda d: [1]), 'an object was expected'),
     'key missing': (edit_json('recommender.json', lambda d: d.pop('y_range') and None), "'y_range' is missing"), 'key more': (edit_json('recommender.json', lambda d: d.update(code='x')), "'code' was not expected"),
-    'part more': (edit_json('recommender.json', lambda d: d.update(parts=['extra.safetensors'])), 'it names the parts'), 'file more': (run(put('extra.json', b'{}'), sum_again), 'it names the parts'),
+    'part more': (edit_json('recommender.json', lambda d: d.update(parts=[*d['parts'], 'extra.safetensors'])), 'it names the parts'), 'file more': (run(put('extra.json', b'{}'), sum_again), 'it names the parts'),
     'huge count': (edit_json('recommender.json', lambda d: d['user'].update(count=10**12)), 'not as it was written|expected'), 'wrong count': (edit_json('recommender.json', lambda d: d['user'].update(count=39)), 'expected'),
     'huge factors': (edit_json('recommender.json', lambda d: d.update(factor_count=10**9)), 'expected float32'), 'negative noise': (edit_json('recommender.json', lambda d: d['item'].update(noise=-1)), "'item' is not as"),
     'noise as text': (edit_json('recommender.json', lambda d: d['item'].update(noise='1')), "'item' is not as"), 'limits': (edit_json('recommender.json', lambda d: d.update(limits=[5, 1])), "'limits'"),
@@ -280,6 +304,9 @@ REFUSED = {
     'not finite': (edit_tensors(lambda t: t['user.vectors'].__setitem__((0, 0), float('nan'))), "'user.vectors' holds numbers that are not finite"), 'precision': (edit_tensors(lambda t: t['user.prior_precision'].neg_()), "is not a precision"),
     'offsets': (edit_tensors(lambda t: t['seen.offsets'].__setitem__(3, 10**9)), "'seen.offsets' do not rise"), 'offsets below': (edit_tensors(lambda t: t['seen.offsets'].__setitem__(0, -5)), "'seen.offsets' do not rise"),
     'items beyond': (edit_tensors(lambda t: t['seen.items'].__setitem__(0, 10**6)), "point beyond the items"), 'items below': (edit_tensors(lambda t: t['seen.items'].__setitem__(0, -1)), "point beyond the items"), 'counts': (edit_tensors(lambda t: t['item.counts'].add_(1)), 'the counts are not those'),
+    'habits': (edit_tensors(lambda t: t.update({'habits_mean': torch.zeros(3)}), 'interview.safetensors'), 'do not fit one another'), 'an audience': (edit_tensors(lambda t: t['audiences'].__setitem__((0, 0), float('inf')), 'interview.safetensors'), "'audiences' holds numbers"),
+    'a residual': (edit_tensors(lambda t: t['residual'].neg_(), 'interview.safetensors'), 'is not positive'), 'choices': (edit_tensors(lambda t: t.update(users=t['users'][:, :2].clone()), 'choice.safetensors'), 'of different lengths'),
+    'a choice model that is not there': (edit_json('recommender.json', lambda d: d.update(choice=None)), "'choice' is not as"), 'curve': (edit_json('recommender.json', lambda d: d['choice'].update(curve=[1])), "'choice' is not as"),
     'huge shape': (edit_header(lambda h: h['user.vectors'].update(shape=[10**12, 10**12])), 'not a safetensors file'), 'negative shape': (edit_header(lambda h: h['user.vectors'].update(shape=[-1, -200])), 'not a safetensors file'),
     'beyond the file': (edit_header(lambda h: h['user.vectors'].update(data_offsets=[0, 10**15])), 'not a safetensors file'), 'overlap': (edit_header(lambda h: h.update(x=h['user.vectors'])), 'not a safetensors file'),
     'long header': (lambda f: [(f/'tables.safetensors').write_bytes((2**62).to_bytes(8, 'little') + b'{}'), sum_again(f)], 'its header is longer'), 'a pickle by another name': (run(put('tables.safetensors', b'\x80\x04\x95' + b'.' * 100), sum_again), 'not a safetensors file')}
