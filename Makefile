@@ -7,7 +7,7 @@ AXE = 4.14.1
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 FACTS = constraints.txt setup.cfg pyproject.toml
 
-.PHONY: help demo test test-all docs browser bench clean
+.PHONY: help demo test test-slow test-all docs browser bench clean
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -18,8 +18,10 @@ test: .venv/test ## Run the notebooks of the library and the fast tests, JOBS=2 
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -m 'not slow'; status=$$?; \
 	echo "Left out: what is slow (tutorials, pages in a browser and in JupyterLab, calibration, killed processes). make test-all runs that too."; exit $$status
 
-test-all: .venv/dev ## Run everything; tests in a browser need `make browser` once
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+test-slow: .venv/dev ## Run the slow tests; those in a browser need `make browser` once
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m slow
+
+test-all: test test-slow ## Run everything
 
 docs: .venv/test ## Make README.md and the documentation site, in _docs/html, from the notebooks
 	$(BIN)/python docs/readme.py

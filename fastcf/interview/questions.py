@@ -17,17 +17,14 @@ from torch import Tensor
 from fastcore.basics import ifnone,patch
 from ..core import stable_topk
 from ..data.features import MetadataEncoder
-from ..learn.learner import CFLearner
 from ..bayes.posterior import Gaussian,cholesky,gaussian_of
 from ..bayes.belief import Belief,RowLikelihood
-from ..bayes.foldin import estimate_prior,row_posteriors
-from ..cold.regression import Ridge
 
 # %% ../../nbs/interview/00_questions.ipynb #54e35bce
 class ExposureModel:
     "Which items someone has probably seen, given some replies: habits and audiences, by the kernel"
     def __init__(self,
-        learn:CFLearner, # A learner; what its users rated is what they have seen
+        learn, # A learner; what its users rated is what they have seen
         factor_count:int=10, # Sorts of audience
         seed:int=0, # Seed of the randomized singular value decomposition, and of the sample
         max_rows:int=20_000 # Users to learn from; of more, so many are sampled
@@ -83,12 +80,14 @@ def seen_table(histories, rows):
 class TastePrior:
     "What habits let one believe of a user's vector"
     def __init__(self,
-        learn:CFLearner, # A fitted learner
+        learn, # A fitted learner
         exposure:ExposureModel, # Its habits
         max_rows:int=5_000, # Users to learn from; of more, so many are sampled
         folds:int=5, # Parts of the users that are predicted from the others
         seed:int=0 # Seed of sample and folds
     ):
+        from fastcf.bayes.foldin import estimate_prior,row_posteriors # here, so that a saved interview needs no fastai
+        from fastcf.cold.regression import Ridge
         base = estimate_prior(learn, 'user', max_rows, seed)
         rows,*_,post = row_posteriors(learn, 'user', max_rows, seed, base.likelihood.noise)
         on_cpu = Gaussian(base.prior.mean.cpu(), base.prior.precision.cpu()) # interviews run on the CPU
@@ -116,7 +115,7 @@ class Newcomer:
 class Interviewer:
     "What interviews of one learner's newcomers share: who sees what, what it says of taste, and the choice of questions"
     def __init__(self,
-        learn:CFLearner, # A fitted learner
+        learn, # A fitted learner
         seed:int=0 # Seed of all that is drawn
     ):
         self.learn,self.rng = learn,np.random.default_rng(seed)
@@ -149,6 +148,7 @@ class Interviewer:
         c,exposure = self.learn.dls.catalog,self.exposure
         if c.users is None: raise ValueError("users: the learner knows no metadata of users. Pass users= to the loaders.")
         if self._metadata is None:
+            from fastcf.cold.regression import Ridge
             encoder = MetadataEncoder(c.users)
             known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts(False) > 0).numpy()))
             ridge = Ridge(encoder.encode(c.users, c.user[known.numpy()])[0], exposure.habits(known), exposure.audiences.T @ exposure.audiences)
@@ -159,7 +159,7 @@ class Interviewer:
 
 # %% ../../nbs/interview/00_questions.ipynb #9e180ad1
 def interviewer_of(
-    learn:CFLearner, # A fitted learner
+    learn, # A fitted learner
     seed:int=0 # Seed of all that is drawn
 ) -> Interviewer: # With a random state of its own
     "What interviews of this learner's newcomers share, made once for these tables"
@@ -282,7 +282,7 @@ def adaptive_page(
 
 # %% ../../nbs/interview/00_questions.ipynb #2a82a56d
 def rating_entropy(
-    learn:CFLearner # The learner, for its training ratings
+    learn # The learner, for its training ratings
 ) -> Tensor: # Entropy of each item's ratings, in nats [items]
     "How much opinions differ about each item"
     t,n = learn.dls.train_ds,len(learn.dls.catalog.item)

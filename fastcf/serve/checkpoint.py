@@ -70,6 +70,7 @@ def encode(
 ): # The same in types that a checkpoint may hold, or `_BEGUN`
     "A value as a checkpoint keeps it"
     if o is None or type(o) in (bool, int, float, str, bytes): return o
+    if isinstance(o, nn.Parameter): return _BEGUN # the model's own, which the model brings
     if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor).clone()
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, np.ndarray): return _BEGUN if o.dtype.kind not in 'biuf' else ('array', torch.from_numpy(o.copy()))

@@ -37,7 +37,7 @@ main { display: grid; gap: 1.5rem; }
 @media (min-width: 60rem) { main { grid-template-columns: 2fr 1fr; } }
 #cards { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); }
 fieldset { border: 1px solid var(--line); border-radius: .5rem; background: var(--soft); padding: .5rem .75rem; min-width: 0; margin: 0; }
-legend { font-weight: 600; padding: 0 .25rem; max-height: 6rem; overflow: auto; }
+legend { font-weight: 600; padding: 0 .25rem; max-width: 100%; }
 label { display: inline-flex; align-items: center; gap: .25rem; min-height: 2rem; margin-right: .75rem; cursor: pointer; }
 input { width: 1.25rem; height: 1.25rem; accent-color: var(--mark); }
 button { font: inherit; padding: .5rem 1.25rem; border-radius: .5rem; border: 2px solid var(--mark); background: var(--paper); color: var(--ink); cursor: pointer; }

@@ -190,6 +190,7 @@ def test_the_page_is_an_interview(chromium, axe, address, scheme):
     context = chromium.new_context(viewport=dict(width=360 if scheme == 'dark' else 1200, height=900), color_scheme=scheme)
     page,said = context.new_page(),[]
     page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None); page.on('dialog', lambda d: said.append(d.message)); page.on('pageerror', lambda e: said.append(str(e)))
+    told = lambda words: page.locator('#progress', has_text=words).wait_for() # by a selector: the page forbids eval
     page.goto(address)
     page.wait_for_selector('fieldset')
     first = page.locator('#list li').all_inner_texts()
@@ -203,14 +204,14 @@ def test_the_page_is_an_interview(chromium, axe, address, scheme):
     for _ in range(4): page.keyboard.press('ArrowRight')
     page.keyboard.press('Tab'); page.keyboard.press('Space')
     page.keyboard.press('Enter')
-    page.wait_for_function("document.getElementById('progress').textContent === 'Page 2 of 3'")
+    told('Page 2 of 3')
     assert page.evaluate("document.activeElement.name") == 'q0' and page.locator('#list li').all_inner_texts() != first
     for n in (3, 4):
         page.click('#next')
-        page.wait_for_function(f"document.getElementById('progress').textContent === '{'Done. Thank you!' if n == 4 else 'Page 3 of 3'}'")
+        told('Done. Thank you!' if n == 4 else 'Page 3 of 3')
     assert page.is_disabled('#next') and page.evaluate(look) == []
     page.click('#again')
-    page.wait_for_function("document.getElementById('progress').textContent === 'Page 1 of 3'")
+    told('Page 1 of 3')
     assert page.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')
     context.close()
     assert said == []
