@@ -14,7 +14,7 @@ def tables(noises=(.6, 1.), users=600, seed=500):
 
 def fitted(dls, find=False, epochs=5, **kwargs):
     "Predictions for the validation rows after a fit"
-    learn = cf_learner(dls, seed=0, **kwargs)
+    learn = cf_learner(dls, seed=0, from_means=True, **kwargs)
     with learn.no_bar(), learn.no_logging():
         try: lr = learn.find_lr(epochs).lr if find else None
         except ValueError: return None # too few rows to search on

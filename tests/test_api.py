@@ -9,7 +9,8 @@ from pathlib import Path
 os.environ.setdefault('MPLBACKEND', 'agg')
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest, torch
-from fastcf.all import *
+import fastcf.all
+globals().update({k: v for k,v in vars(fastcf.all).items() if not k.startswith(('_', 'test'))}) # fastcore's test_eq would be taken for a test
 from fastcf.core import check_count, check_range, check_share, stable_topk
 
 class Stranger:

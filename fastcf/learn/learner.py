@@ -111,13 +111,14 @@ class CompareWithMeans(Callback):
     order,remove_on_fetch = 70,True
     def after_fit(self):
         rec,learn = self.learn.recorder,self.learn
-        if hasattr(learn, 'lr_finder') or hasattr(learn, 'gather_preds') or len(learn.dls.valid_ds) == 0: return
+        if hasattr(learn, 'lr_finder') or hasattr(learn, 'gather_preds') or not isinstance(learn.dls, CFDataLoaders): return
+        if len(learn.dls.valid_ds) == 0 or len(learn.dls.train_ds) == 0: return
         names = list(rec.metric_names[1:])
         if 'rmse' not in names or not rec.values or len(rec.values[-1]) <= names.index('rmse'): return
         got,means = rec.values[-1][names.index('rmse')],learn.baselines().rmse['user and item means']
-        if got > means:
+        if got is not None and got > means:
             warnings.warn(f"The fit ends at RMSE {got:.4f} on the validation rows, and user and item means give {means:.4f} (learn.baselines()). "
-                          "Perhaps there is no more in so few ratings; else try find_lr, another wd, more epochs, Gibbs, or metadata.", stacklevel=2)
+                          "Perhaps there is no more in so few ratings; else try cf_learner(dls, from_means=True), find_lr, another wd, more epochs, Gibbs, or metadata.", stacklevel=2)
 
 @patch
 def baselines(self:CFLearner) -> pd.DataFrame: # Indexed by baseline: rmse, mae
@@ -159,13 +160,14 @@ def make_model(
     model, # An `nn.Module`, a function of the loaders that makes one, or `None` for `EmbeddingDotBias`
     dls:CFDataLoaders, # Ratings
     factor_count, # Factors, or `None` for 50
-    y_range # Lowest and highest prediction, or `None`
+    y_range, # Lowest and highest prediction, or `None`
+    from_means:bool=False # Start the biases at the regularised means, as far as the table is sparse
 ) -> nn.Module: # Ready, and tried on a batch if it was brought
     "The model of a learner"
     c,table = dls.catalog,dls.train_ds
     if model is None:
         model = EmbeddingDotBias(len(c.item), len(c.user), ifnone(factor_count, 50), y_range)
-        share = 0. if dls.is_interactions else sparseness(dls)
+        share = sparseness(dls) if from_means and not dls.is_interactions else 0.
         if y_range is None: model.item_bias.weight.data += (1 - share) * table.ratings.mean()
         if share:
             for bias,first in zip((model.user_bias, model.item_bias), mean_biases(means_of(dls), model.y_range)): bias.weight.data += share * first[:, None]
@@ -188,6 +190,7 @@ def cf_learner(
     cbs=None, # Callbacks
     metrics=None, # Metrics, by default RMSE and MAE
     opt_func=None, # Optimizer, by default `FusedAdam`, and for large tables `RowwiseAdam`
+    from_means:bool=False, # For sparse tables: biases start at regularised means, and rows with few ratings are held to them, see `RowDecay`
     sparse:bool|str='auto', # Touch only the rows of a batch, see `table_optimizer`
     lr:float=5e-3, # Learning rate where `fit` is given none
     wd:float=0.2, # Weight decay of the factors
@@ -200,12 +203,12 @@ def cf_learner(
     brought = model is not None
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
-        model = make_model(model, dls, factor_count, y_range)
+        model = make_model(model, dls, factor_count, y_range, from_means)
     _check_fits(getattr(model, 'y_range', None), dls)
     if sparse == 'auto' and brought: sparse = False # it may have layers too
     opt_func = table_optimizer(model, opt_func, sparse)
     if loss_func is None and not dls.is_interactions: # ratings
-        by_row = not brought and not getattr(opt_func, 'rowwise', False)
+        by_row = from_means and not brought and not getattr(opt_func, 'rowwise', False)
         cbs = [*([RowDecay()] if by_row else []), CompareWithMeans(), *L(cbs)]
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)

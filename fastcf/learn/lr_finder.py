@@ -149,7 +149,8 @@ def means_loss(self:_Search):
     t,c = self.dl.dataset,self.learn.dls.catalog
     if self.learn.dls.is_interactions: return None
     u,i,r = (o.cpu() for o in (t.users, t.items, t.ratings))
-    rest = slice(None) if sparseness(self.learn.dls) else self.rest # a sparse table's fits start at the means of all rows
+    rest = slice(None) if any(isinstance(cb, RowDecay) for cb in self.learn.cbs) and sparseness(self.learn.dls) else self.rest # a sparse table's fits start at the means of all rows
+    self.used += len(self.held)
     means = regularised_means(u[rest], i[rest], r[rest], len(c.user), len(c.item))
     return self.learn.loss_func(means(u[self.held], i[self.held]), r[self.held]).item()
 
@@ -331,4 +332,5 @@ def find_lr(self:CFLearner,
     lr = min(lr * _schedules(self.moms)[schedule][2], search.end)
     run = f"{epochs} epoch{'s' if epochs > 1 else ''} of {schedule} with batches of {dl.bs:,}"
     suggestions = {'trials': lr, **_suggest(suggest_funcs, curve)}
-    return LRFinding(lr, suggestions, curve, trials, best, run, search.used / search.n, search.means_loss())
+    means_loss = search.means_loss()
+    return LRFinding(lr, suggestions, curve, trials, best, run, search.used / search.n, means_loss)

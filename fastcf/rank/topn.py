@@ -79,7 +79,8 @@ def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
     own = getattr(learn.loss_func, 'ranks_items', False) # trained to rank: the model's own order is what it was trained for
-    if rank_by is None: rank_by = 'value' if both else 'rating' if own else 'chance'
+    can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
+    if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
     if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
     if rank_by == 'value' and not both: raise ValueError("rank_by: 'value' needs ratings, and these loaders carry choices alone. Pass 'chance', or 'rating' for the model's own scores.")
     return rank_by

@@ -161,8 +161,8 @@ def test_means_of_equal_ratings(ratings):
 def test_a_dense_table_is_fitted_as_ever_and_a_sparse_one_starts_at_its_means(dls):
     dense = CFDataLoaders.from_df(simulate_ratings(60, 50, 2900, seed=0), valid_pct=0, device='cpu')
     assert sparseness(dense) == 0 and sparseness(dls) == 1
-    assert cf_learner(dense, 5, (0.5, 5.5)).model.item_bias.weight.abs().max() <= .02
-    l = cf_learner(dls, 5, (0.5, 5.5), seed=0)
+    assert cf_learner(dense, 5, (0.5, 5.5), from_means=True).model.item_bias.weight.abs().max() <= .02
+    l = cf_learner(dls, 5, (0.5, 5.5), seed=0, from_means=True)
     _,items = mean_biases(means_of(dls), (0.5, 5.5))
     assert (l.model.item_bias.weight.squeeze(1) - items).abs().max() <= .021 and [type(o) for o in l.cbs].count(RowDecay) == 1
 
@@ -170,7 +170,7 @@ def test_a_dense_table_is_fitted_as_ever_and_a_sparse_one_starts_at_its_means(dl
 def test_no_worse_than_the_means_on_a_sparse_table(per_user, noise):
     df = simulate_ratings(600, 300, 600 * per_user, 4, seed=per_user, noise=noise)
     dls = CFDataLoaders.from_df(df, seed=0, device='cpu')
-    l = cf_learner(dls, seed=0)
+    l = cf_learner(dls, seed=0, from_means=True)
     with l.no_bar(), l.no_logging(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         l.fit_one_cycle(5)

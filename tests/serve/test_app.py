@@ -7,7 +7,7 @@ import fastcf.all # every method of a learner
 from fastcf.serve import app as serving
 from fastcf.serve.app import FIELDS, MOST, answer, make_app, main, openapi, records
 from fastcf.serve.recommender import Recommender
-from test_files import make
+from test_recommender_files import make
 from test_site import FLAGS, _needed, axe, chromium
 
 EVIL = ['<script>alert(1)</script>', '<img src=x onerror="alert(2)">', '=cmd()|x', '"quoted" & \u202eright to left', 'long ' * 200]
