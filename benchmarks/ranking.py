@@ -4,7 +4,7 @@
 rating by (timestamp, row) against all items not in that user's training rows; settings are chosen with the second-to-last held out. *liked*:
 a random tenth is the test, its rows rated 4 and more are right, settings are chosen with a tenth of the training rows held out.
 Every row is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
-right item, `recall` is over min(10, right items). Seconds are processor time of fitting.
+right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 """
 import time, warnings
 from functools import partial
@@ -22,6 +22,7 @@ from fastcf.rank.baselines import EASE, MostPopular
 from fastcf.rank.metrics import capped_recall, hit_rate, ndcg, valid_frame
 
 SEEDS = 0, 1, 2
+ORDERS = 'rating', 'chance', 'value'
 
 def nth_last(ratings, n):
     "Positions of all but each user's last `n` ratings, and of the n-th last"
@@ -79,13 +80,13 @@ LAST = {'most popular': [popular], 'implicit BPR': BPR, 'implicit iALS': IMPLICI
 TIMED = {'fastcf IALS, fading': grid(chances, recency=('auto',), unobserved=(.1, .3), lowest=(.5, 1.)),
          'fastcf EASE, windows, fading': grid(ease, window=(10, 20, 40), fade=(Fade(5.), Fade(10.), Fade(20.)))}
 
-def measures(rec, dls, protocol):
+def measures(rec, dls, protocol, per_user=False):
     test = valid_frame(dls, 4. if protocol == 'liked' else None)
     users = pd.unique(test.user)
     users = users[dls.rows_with_ratings(users, False, 'nan') >= 0]
     lists,test = rec.recommend(users, 10),test[test.user.isin(users)]
-    first = dict(recall=capped_recall(lists, test)) if protocol == 'liked' else dict(hit_rate=hit_rate(lists, test))
-    return {**first, 'ndcg': ndcg(lists, test)}
+    first = dict(recall=capped_recall(lists, test, per_user=per_user)) if protocol == 'liked' else dict(hit_rate=hit_rate(lists, test, per_user=per_user))
+    return {**first, 'ndcg': ndcg(lists, test, per_user=per_user)}
 
 def tuned(makes, dls, protocol):
     "The settings with the highest NDCG on validation rows, seed 0"
@@ -111,16 +112,20 @@ def learned(dls, seed, kind):
     return learn
 
 def liked_rows(dls, settings):
-    "A row for each learner and order; the learner is fitted once a seed"
+    "A row for each learner and order, with how far the order by value is ahead, user by user; the learner is fitted once a seed"
     for kind in ('gradient', 'Gibbs', 'Gibbs, who rated what'):
-        runs = []
+        runs,found = [],[]
         for seed in SEEDS:
             start = time.process_time()
             learn = learned(dls, seed, kind).learn_choice(seed=seed, **settings)
             seconds = time.process_time() - start
-            runs += [dict(by=by, seconds=seconds, **measures(By(learn, by), dls, 'liked')) for by in ('rating', 'value')]
+            runs += [dict(by=by, seconds=seconds, **measures(By(learn, by), dls, 'liked')) for by in ORDERS]
+            found.append([measures(By(learn, by), dls, 'liked', per_user=True)['ndcg'] for by in ORDERS])
+        each = pd.concat([pd.DataFrame(dict(zip(ORDERS, o))) for o in found]).groupby(level=0).mean() # a row a user
         for by,df in pd.DataFrame(runs).groupby('by'):
-            yield dict(protocol='liked', who=f'fastcf {kind}, by {by}', **df.drop(columns='by').mean(), ndcg_sd=df.ndcg.std(), settings=', '.join(f'{k}={v}' for k,v in settings.items()))
+            less = each.value - each[by]
+            ahead = dict(ndcg_sd=df.ndcg.std(), value_ahead=less.mean(), value_ahead_se=less.std() / len(less)**.5)
+            yield dict(protocol='liked', who=f'fastcf {kind}, by {by}', **df.drop(columns='by').mean(), **ahead, settings=', '.join(f'{k}={v}' for k,v in settings.items()))
 
 def best_value(dls):
     "Settings of the choice model whose lists by value are best on validation rows, with the ratings of one learner"

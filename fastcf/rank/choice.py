@@ -102,10 +102,17 @@ class ChoiceModel:
     def worth(self,
         ratings:Tensor # Predicted ratings, any shape
     ) -> Tensor: # Above 0, up to 1 for the highest rating, of the same shape
-        "The squared share of the scale, whose bottom lies an eighth of it below the lowest rating"
+        "The share of the scale; its bottom is half a step below the lowest rating, if there are five ratings"
         low,high = self.rating_range
         bottom = low - ((high - low) / 8 or 1.)
-        return ((ratings.clamp(low, high) - bottom) / (high - bottom)).square()
+        return (ratings.clamp(low, high) - bottom) / (high - bottom)
+
+    def value(self,
+        scores:Tensor, # From `scores`, any shape
+        ratings:Tensor # Predicted ratings, of the same shape
+    ) -> Tensor: # Never above the scores, of the same shape
+        "Score × worth; what has no score above 0 keeps it, and comes after everything that has"
+        return torch.where(scores > 0, scores * self.worth(ratings), scores)
 
 def log_odds(
     scores:Tensor, # Any shape

@@ -118,14 +118,14 @@ class _Lists:
         if self.order == 'value': return self.top_values(ids, rows, k, scores)
         best,cols = top_scores(scores, k)
         chance = torch.where(best.isfinite(), self.choice.chance(best), -torch.inf)
-        return cols,self.shown(chance, self.predicted(ids, rows, cols))
+        return cols,self.shown(best, chance, self.predicted(ids, rows, cols))
 
     def predicted(self, ids, rows, cols):
         if self.choice.rating_range is None: return None
         return self.ratings(ids, rows).gather(1, cols) if self.complete else self.pairs(rows, cols)
 
-    def shown(self, chance, rating):
-        return dict(chance=chance) if rating is None else dict(value=chance * self.choice.worth(rating), chance=chance, prediction=rating)
+    def shown(self, scores, chance, rating):
+        return dict(chance=chance) if rating is None else dict(value=self.choice.value(scores, rating), chance=chance, prediction=rating)
 
     def top_ratings(self, ids, rows, k):
         m = self.model
@@ -143,21 +143,19 @@ class _Lists:
         c,m = self.choice,min(self.n, max(8 * k, 128))
         likely,cols = top_scores(scores, m)
         cols,order = cols.sort(1)
-        chance,rating = c.chance(likely.gather(1, order)),self.pairs(rows, cols)
-        value = torch.where(likely.gather(1, order).isfinite(), chance * c.worth(rating), -torch.inf)
-        best,at = stable_topk(value, k)
-        rest = torch.where(likely[:, -1].isfinite(), c.chance(likely[:, -1]), 0.) * c.worth(torch.tensor(torch.inf)) # the most that any other is worth
-        cols,chance,rating = (o.gather(1, at) for o in (cols, chance, rating))
-        if m < self.n and (unsure := best[:, -1] <= rest).any():
+        rest,likely,rating = likely[:, -1],likely.gather(1, order),self.pairs(rows, cols) # no other is worth more than its score, at most `rest`
+        best,at = stable_topk(c.value(likely, rating), k)
+        cols,chance,rating = (o.gather(1, at) for o in (cols, c.chance(likely), rating))
+        if m < self.n and (unsure := (best[:, -1] <= rest) & rest.isfinite()).any():
             more,values = self.weigh_all(None, rows[unsure], k, scores[unsure])
             cols[unsure],best[unsure],chance[unsure],rating[unsure] = more,*values.values()
         return cols,dict(value=best, chance=chance, prediction=rating)
 
     def weigh_all(self, ids, rows, k, scores):
         "The value of everything"
-        rating,chance = self.ratings(ids, rows),self.choice.chance(scores)
-        best,cols = top_scores(torch.where(scores.isfinite(), chance * self.choice.worth(rating), -torch.inf), k)
-        return cols,dict(value=best, chance=chance.gather(1, cols), prediction=rating.gather(1, cols))
+        rating = self.ratings(ids, rows)
+        best,cols = top_scores(self.choice.value(scores, rating), k)
+        return cols,dict(value=best, chance=self.choice.chance(scores.gather(1, cols)), prediction=rating.gather(1, cols))
 
 # %% ../../nbs/rank/03_topn.ipynb #f01bd19b
 UNKNOWN = 'error','skip','nan','popular'

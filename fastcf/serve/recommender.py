@@ -277,8 +277,8 @@ def _order(self, rank_by):
 def _valued(choice, rows, cols, rating):
     "Value, chance and rating of some users [b] and items [n]; rows of -1 are taken for average ones"
     users,items = (torch.cat([o, o.mean(0, keepdim=True)])[torch.as_tensor(at)] for o,at in ((choice.users, rows), (choice.items, cols)))
-    chance = choice.chance(users @ items.T)
-    return dict(value=chance * choice.worth(rating), chance=chance, prediction=rating)
+    scores = users @ items.T
+    return dict(value=choice.value(scores, rating), chance=choice.chance(scores), prediction=rating)
 
 def _mask_seen(scores, rows, seen, place):
     "Set to minus infinity what the users in `rows` have rated; `place` has the column of each item, or -1"

@@ -1,10 +1,11 @@
 "Choices, lists, measures and losses beside slow, plain versions"
 import math, warnings
+from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
-from fastcf.rank.choice import fit_choices
+from fastcf.rank.choice import ChoiceModel, fit_choices
 from fastcf.rank.topn import top_scores
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
@@ -93,9 +94,43 @@ def test_lists_against_a_loop(learn, order, k):
         seen = set(d.train_ds.items[d.train_ds.users == row].tolist())
         free = [i for i in range(len(d.catalog.item)) if i not in seen and d.counts()[i] > 0]
         s = c.scores(torch.tensor([row]))[0][free]
-        value = c.chance(s) * (c.worth(torch.tensor(learn.predict(u, list(d.catalog.item[free])).prediction.to_numpy())) if order == 'value' else 1)
+        rating = np.clip(learn.predict(u, list(d.catalog.item[free])).prediction.to_numpy(), 1, 5)
+        value = np.where(s.numpy() > 0, s.numpy() * (rating - .5) / 4.5, s.numpy()) if order == 'value' else c.chance(s).numpy()
         mine = got[got.user == u]
-        assert mine[order].to_numpy() == pytest.approx(np.sort(value.numpy())[::-1][:k], abs=1e-5) and not set(d.catalog.item.rows(mine.item)) & seen
+        assert mine[order].to_numpy() == pytest.approx(np.sort(value)[::-1][:k], abs=1e-5) and not set(d.catalog.item.rows(mine.item)) & seen
+
+def test_value_by_hand():
+    c = ChoiceModel(torch.zeros(1, 1), torch.zeros(1, 1), rating_range=(1., 5.))
+    scores,ratings = torch.tensor([.9, .9, .9, 0., -.2, -.1, -torch.inf]),torch.tensor([5., 3., -2., 5., 5., 1., 5.])
+    assert c.value(scores, ratings).tolist() == pytest.approx([.9, .9 * 2.5 / 4.5, .9 * .5 / 4.5, 0., -.2, -.1, -math.inf])
+    assert replace(c, rating_range=(3., 3.)).value(torch.tensor([.5]), torch.tensor([7.])).tolist() == [.5]
+
+def test_lists_by_value_where_only_the_likeliest_are_weighed():
+    "A catalog far longer than what is weighed at first, with ratings that turn the order round for some users and not for others"
+    df = simulate_ratings(40, 900, 6000, seed=5)
+    l = cf_learner(CFDataLoaders.from_df(df, user_name='user', item_name='item', rating_name='rating', valid_pct=0, seed=1, device='cpu'), 2, (.5, 5.5), seed=0)
+    c,g,n = l.choice,torch.Generator().manual_seed(0),len(l.dls.catalog.item)
+    users = torch.zeros_like(c.users)
+    users[:, 0] = torch.linspace(.01, 3, len(users)) # close scores for the first, far ones for the last
+    users[::5, 1] = 1.; users[::7] = 0. # ... all the same for some
+    items = torch.zeros_like(c.items)
+    items[:, 0],items[:, 1] = torch.rand(n, generator=g),torch.where(torch.arange(n) < 90, .5, -3.) # ... few above 0
+    l.set_choice(replace(c, users=users, items=items))
+    with torch.no_grad(): l.model.item_bias.weight.copy_(torch.randn(n, 1, generator=g) * 2)
+    ids = list(l.dls.catalog.user.ids[l.dls.counts(False).numpy() > 0])
+    got,few = l.recommend(ids, 5),0
+    for u in ids:
+        row = int(l.dls.catalog.user.rows([u])[0])
+        seen = set(l.dls.train_ds.items[l.dls.train_ds.users == row].tolist())
+        free = np.array([i for i in range(n) if i not in seen and l.dls.counts()[i] > 0])
+        s = l.choice.scores(torch.tensor([row]))[0, free]
+        value = l.choice.value(s, torch.tensor(l.predict(u, list(l.dls.catalog.item[free])).prediction.to_numpy())).numpy()
+        few += np.sort(value)[-5] > np.sort(s.numpy())[-128]
+        mine = got[got.user == u]
+        assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=1e-5)
+        at = pd.Series(value, l.dls.catalog.item[free])
+        assert at[mine.item].to_numpy() == pytest.approx(mine.value.to_numpy(), abs=1e-5)
+    assert 5 < few < len(ids) - 5 # both ways were taken
 
 def test_few_items_and_everybody(learn):
     assert len(learn.recommend(3, 10, items=[1, 2, 3], exclude_seen=False)) <= 3

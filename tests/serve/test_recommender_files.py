@@ -73,6 +73,11 @@ def test_says_what_the_learner_says(tmp_path, y_range):
     learn = make(y_range)
     r = Recommender.load(learn.save_recommender(tmp_path/'r'))
     for a,b in zip(answers(r, learn), answers(learn, learn), strict=True): alike(a, b)
+    top,c = r.recommend([int(u) for u in learn.dls.catalog.user[learn.dls.counts(False).numpy() > 0][:3]], 4),learn.choice
+    rows = [torch.as_tensor(v.rows(list(top[v.name]))) for v in (learn.dls.catalog.user, learn.dls.catalog.item)]
+    score,(low, high) = (c.users[rows[0]] * c.items[rows[1]]).sum(1).numpy(),c.rating_range
+    bottom = low - (high - low) / 8
+    assert top.value.to_numpy() == pytest.approx(np.where(score > 0, score * (top.prediction.clip(low, high) - bottom) / (high - bottom), score), abs=1e-5)
     assert isinstance(r.predict(r.user.vocab[0], r.item.vocab[0]), float)
 
 def test_says_what_the_learner_says_of_those_a_prior_serves(tmp_path):
