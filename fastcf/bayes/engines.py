@@ -93,7 +93,9 @@ class ALS(EpochEngine):
         residual = torch.cat([self.model(u, i).double() - r.double() for u,i,r in parts])
         return float((residual.square().sum() + penalty) / 2),float(residual.square().mean())
 
-    def solve(self, side):
+    def solve(self,
+        side # 'user' or 'item'
+    ):
         "Vectors of one side, 0 for users and 1 for items, given the other's"
         xs = table_vectors(self.model)
         own,other = xs[side],xs[1-side]
@@ -193,7 +195,11 @@ class Gibbs(EpochEngine):
         self.burn,self.total,self.now = ifnone(self.burn_in, self.n_epoch // 5),0.,None
         self.samples = KeptSamples(watched_pairs(s), how_thin(s, self.n_epoch - self.burn, self.keep, self.memory))
 
-    def predictions(self, state, rows, codes):
+    def predictions(self,
+        state, # A state of the sampler
+        rows, # Row numbers of users and of items
+        codes # Time levels of the rows, or `None`
+    ):
         "What a sample says of some pairs, in stars"
         return state.scores(*rows, codes)[0] * self.sampler.sd + self.sampler.mean
 
@@ -205,7 +211,9 @@ class Gibbs(EpochEngine):
         if self.epoch >= self.burn: self.count(state)
         return loss
 
-    def count(self, state):
+    def count(self,
+        state # A state of the sampler
+    ):
         "Let a sample count"
         unseen = [torch.full_like(self.samples.watched[0], -1)] * len(self.codes)
         self.samples.add(state, self.predictions(state, self.samples.watched, unseen))

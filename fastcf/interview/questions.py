@@ -67,7 +67,10 @@ class ExposureModel:
         "How likely each item was seen"
         return self.likelihood.mean(habits.mean).clamp(.002, .998)
 
-def seen_table(histories, rows):
+def seen_table(
+    histories, # Who rated what, as `dls.histories`
+    rows # Row numbers of users [n]
+):
     "Ones where some users rated an item, sparse [rows, items]"
     offsets,items = histories.by_user
     n = offsets[rows + 1] - offsets[rows]

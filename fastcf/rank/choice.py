@@ -6,8 +6,8 @@ Docs: https://fastcf.github.io/fastcf/rank/choice.html.md"""
 
 # %% auto #0
 __all__ = ['FADES', 'choice_prior', 'choice_posterior', 'choice_step', 'ChoiceModel', 'log_odds', 'fit_choices', 'choice_groups',
-           'start_choices', 'half_sweep', 'sweep_choices', 'pair_loss', 'scores_without', 'calibrate_choices',
-           'logistic_curve', 'Fade', 'fade_choices', 'choose_fade', 'choices_of_new', 'explain_choice']
+           'start_choices', 'half_sweep', 'sweep_choices', 'Fade', 'fade_choices', 'choose_fade', 'choices_of_new',
+           'explain_choice']
 
 # %% ../../nbs/rank/00_choice.ipynb #f543c2ec
 import math
@@ -144,11 +144,23 @@ def fit_choices(
     model = replace(model, users=half_sweep(model, model.users, model.items, sides[0], weights, block))
     return calibrate_choices(model, sides[0], weights)
 
-def choice_groups(users, items, user_count, item_count):
+def choice_groups(
+    users, # Row numbers of users [n]
+    items, # Row numbers of items [n]
+    user_count, # Users
+    item_count # Items
+):
     "The choices by user, and by item"
     return group_ratings(users, items, user_count),group_ratings(items, users, item_count)
 
-def start_choices(user_count, item_count, factor_count, unobserved, penalty, seed):
+def start_choices(
+    user_count, # Users
+    item_count, # Items
+    factor_count, # Factors
+    unobserved, # Weight of what was not chosen
+    penalty, # Penalty on each unit of weight
+    seed # Seed of the first values
+):
     "A model that knows nothing: items at random, users at zero"
     for name,value in dict(unobserved=unobserved, penalty=penalty).items():
         if not (isinstance(value, (int, float)) and 0 < value < math.inf): raise ValueError(f"{name}: expected a number above 0, got {value!r}")
@@ -156,12 +168,24 @@ def start_choices(user_count, item_count, factor_count, unobserved, penalty, see
     items = torch.randn(item_count, k, generator=torch.Generator().manual_seed(seed)) * .1 / k**.5
     return ChoiceModel(torch.zeros(user_count, k), items, unobserved, penalty)
 
-def half_sweep(model, x, vectors, groups, weights, block):
+def half_sweep(
+    model, # The model so far, a `ChoiceModel`
+    x, # That side's vectors [rows, k]
+    vectors, # The other side's [columns, k]
+    groups, # The choices of each row
+    weights, # Weight of each choice [n], or `None`
+    block # Coordinates solved for together
+):
     "Better vectors of one side, given the other's"
     if block >= x.shape[1]: return choice_posterior(groups, vectors, weights, model.unobserved, model.penalty)
     return choice_step(x, groups, vectors, weights, model.unobserved, model.penalty, block)
 
-def sweep_choices(model, sides, weights, block):
+def sweep_choices(
+    model, # The model so far, a `ChoiceModel`
+    sides, # The choices by user and by item
+    weights, # Weight of each choice [n], or `None`
+    block # Coordinates solved for together
+):
     "Better vectors of users, then of items"
     model = replace(model, users=half_sweep(model, model.users, model.items, sides[0], weights, block))
     return replace(model, items=half_sweep(model, model.items, model.users, sides[1], weights, block))

@@ -81,7 +81,9 @@ class Uniform:
     ):
         self.count,self.seed,self.generator = check_count('count', count),seed,torch.Generator().manual_seed(seed)
 
-    def prepare(self, dls):
+    def prepare(self,
+        dls # The loaders
+    ):
         "Learn what there is from the loaders"
         self.generator.manual_seed(self.seed)
         self.item_count,(offsets,items) = len(dls.catalog.item),dls.seen
@@ -92,7 +94,10 @@ class Uniform:
 
     def log_chances(self, counts): return torch.full((len(counts),), -math.log(len(counts)))
 
-    def is_chosen(self, users, items):
+    def is_chosen(self,
+        users, # Row numbers of users
+        items # Row numbers of items, of the same shape
+    ):
         "Whether each user chose each item, of the same shape"
         key = users * self.item_count + items
         at = torch.searchsorted(self.chosen, key.flatten()).clamp(max=len(self.chosen) - 1).view(key.shape)

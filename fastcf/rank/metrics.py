@@ -261,18 +261,38 @@ def valid_frame(
     df = pd.DataFrame({c.user.name: c.user[v.users.cpu().numpy()], c.item.name: c.item[v.items.cpu().numpy()], c.value_name: v.ratings.cpu().numpy()})
     return df if liked is None else df[df.iloc[:, 2] >= liked]
 
-def NDCG(k:int=10, liked:float|None=None, **kwargs):
+def NDCG(
+    k:int=10, # Length of the lists
+    liked:float|None=None, # Lowest rating that counts as right; `None` counts every validation row
+    **kwargs # As for `ListMetric`
+):
     "`ndcg` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(ndcg, k, liked, **kwargs)
-def HitRate(k:int=10, liked:float|None=None, **kwargs):
+def HitRate(
+    k:int=10, # Length of the lists
+    liked:float|None=None, # Lowest rating that counts as right; `None` counts every validation row
+    **kwargs # As for `ListMetric`
+):
     "`hit_rate` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(hit_rate, k, liked, **kwargs)
-def RecallAt(k:int=10, liked:float|None=None, **kwargs):
+def RecallAt(
+    k:int=10, # Length of the lists
+    liked:float|None=None, # Lowest rating that counts as right; `None` counts every validation row
+    **kwargs # As for `ListMetric`
+):
     "`recall` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(recall, k, liked, **kwargs)
-def PrecisionAt(k:int=10, liked:float|None=None, **kwargs):
+def PrecisionAt(
+    k:int=10, # Length of the lists
+    liked:float|None=None, # Lowest rating that counts as right; `None` counts every validation row
+    **kwargs # As for `ListMetric`
+):
     "`precision` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(precision, k, liked, **kwargs)
-def MRR(k:int=10, liked:float|None=None, **kwargs):
+def MRR(
+    k:int=10, # Length of the lists
+    liked:float|None=None, # Lowest rating that counts as right; `None` counts every validation row
+    **kwargs # As for `ListMetric`
+):
     "`mrr` as a fastai metric; arguments as for `ListMetric`"
     return ListMetric(mrr, k, liked, **kwargs)

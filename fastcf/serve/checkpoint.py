@@ -253,7 +253,9 @@ class CheckpointCallback(Callback):
 
     def go_on(self): set_collected(self.learn, self.state)
 
-    def write(self, at):
+    def write(self,
+        at # Epoch and step of the fit
+    ):
         "Write a checkpoint, and remove the oldest"
         order = random.Random()
         order.setstate(self.order_state if at[1] else self.dls.train.rng.getstate())

@@ -12,7 +12,7 @@ from fastai.learner import Learner, load_learner
 from fastai.optimizer import Adam, SGD
 from fastcf.data.splits import ColdUserSplitter
 from fastcf.core import RatingsError, UnknownIdError
-import fastcf.learn.predict, fastcf.rank.topn, fastcf.learn.look
+import fastcf.learn.predict, fastcf.rank.topn, fastcf.learn.look, fastcf.cold.attach
 from fastcf.learn.learner import CFLearner, cf_learner
 from fastcf.learn.optim import FusedAdam
 from fastcf.data.loaders import CFDataLoaders
