@@ -9,6 +9,7 @@ __all__ = ['LostProcessError']
 
 # %% ../../nbs/scale/03_distributed.ipynb #abcb23cf
 import os
+import atexit
 from contextlib import contextmanager
 from datetime import timedelta
 import torch
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
+from fastai.callback.training import GradientAccumulation
 from fastai.callback.schedule import Learner # so that learners have fit_one_cycle
 from fastai.torch_core import num_distrib,rank_distrib,to_detach
 from fastcore.basics import patch
@@ -75,10 +77,12 @@ def _not_gathered(b, cpu=True, gather=True): return to_detach(b, cpu, gather=Fal
 
 class DataParallel(Callback):
     "Compute a share of each batch in this process, and add gradients over all"
-    order = 8 # gradients are accumulated before, and clipped after
+    order = 8 # gradients are clipped after
     def before_fit(self):
         engine = next((type(cb).__name__ for cb in self.learn.cbs if hasattr(cb, 'train_epoch')), None)
         if engine: raise ValueError(f"data_parallel: {engine} does an epoch in its own way, in one process. Leave the callback out, or train it without data_parallel.")
+        if any(isinstance(o, GradientAccumulation) for o in self.learn.cbs):
+            raise ValueError("data_parallel: GradientAccumulation counts the rows of one process. Leave the callback out and pass a larger bs to the loaders.")
         self.rank,self.world,device = rank_distrib(),num_distrib(),next(self.model.parameters()).device
         for p in self.model.parameters(): _together(dist.broadcast, p.data, 0)
         state = [self.dls.train.rng.getstate()]
@@ -117,17 +121,22 @@ class DataParallel(Callback):
     def before_step(self): _add_gradients([p for ps in self.opt.param_lists for p in ps])
 
 # %% ../../nbs/scale/03_distributed.ipynb #371e1aa8
+def _leave():
+    if dist.is_initialized(): dist.destroy_process_group()
+
 @patch
 @contextmanager
 def data_parallel(self:CFLearner,
-    timeout:float=45. # Seconds after which a process that does not answer counts as lost
+    timeout:float=45. # Seconds after which a process that does not answer counts as lost; the first call of a process decides
 ):
     "Train and validate in all processes that `torchrun` has started; in a run of one process nothing changes"
     if num_distrib() <= 1:
         yield self
         return
-    begun = not dist.is_initialized()
-    if begun: _together(dist.init_process_group, 'nccl' if next(self.model.parameters()).is_cuda else 'gloo', timeout=timedelta(seconds=timeout))
+    if not dist.is_initialized(): # once: a group that is made again at the same address waits for the one before
+        backend = 'nccl' if next(self.model.parameters()).is_cuda else 'gloo'
+        _together(dist.init_process_group, backend, timeout=timedelta(seconds=timeout))
+        atexit.register(_leave)
     cb,logger = DataParallel(),self.logger
     self.add_cb(cb)
     quiet = list(self.cbs.filter(lambda o: isinstance(o, ProgressCallback))) if rank_distrib() else []
@@ -138,4 +147,3 @@ def data_parallel(self:CFLearner,
         self.remove_cb(cb)
         for o in quiet: self.add_cb(o)
         self.logger = logger
-        if begun: dist.destroy_process_group()
