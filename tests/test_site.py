@@ -174,13 +174,13 @@ def test_links_to_files_become_links_to_pages(site):
 
 def test_symbols_know_parameters_returns_errors_and_lines(site):
     s = site.symbols['fastcf.rank.topn.CFLearner.recommend']
-    assert s.signature() == '(users, k=10, exclude_seen=True, min_ratings=1, items=None)' and s.kind == 'method' and s.patched
+    assert s.signature() == "(users=None, k=10, exclude_seen=True, min_ratings=1, items=None, rank_by=None, unknown='error')" and s.kind == 'method' and s.patched
     assert s.params()[1] == ('k', 'int', '10', 'How many items for each') and s.returns()[0] == 'pd.DataFrame'
     assert ('ValueError', 'k: expected a whole number above 0, got …') in site.errors.of(s) and 'UnknownIdError' in dict(site.errors.of(s))
     stats = {n: o for n,o in site.symbols.items() if n.startswith('fastcf.watch.embedding_stats.EmbeddingStats.')}
     assert not any(site.errors.of(o) for n,o in stats.items() if n.endswith('after_validate')) and not stats['fastcf.watch.embedding_stats.EmbeddingStats.after_validate'].public # a dictionary's `update` is not ours; an event is for fastai
     cf = site.symbols['fastcf.learn.learner.cf_learner']
-    assert 'wd_bn_bias' in [n for n,*_ in cf.delegated()] and cf.signature().endswith('seed=None, **kwargs)')
+    assert 'wd_bn_bias' in [n for n,*_ in cf.delegated()] and cf.signature().endswith('model=None, **kwargs)')
     assert site.symbols['fastcf.data.loaders.CFDataLoaders.from_csv'].kind == 'classmethod' and site.symbols['fastcf.data.loaders.CFDataLoaders.catalog'].kind == 'property'
     assert [p[0] for p in site.symbols['fastcf.data.sources.RatingsData'].params()] == ['ratings', 'users', 'items']
     for s in site.symbols.values():
@@ -268,7 +268,7 @@ def test_for_machines(html, site):
     for p in site.pages:
         text = (html/f'{p.doc}.html.md').read_text()
         assert text.startswith('# ') and '#|' not in text
-    assert '### `cf_learner(dls, factor_count=50' in (html/'learn/learner.html.md').read_text()
+    assert '### `cf_learner(dls, factor_count=None' in (html/'learn/learner.html.md').read_text()
     for m in (ROOT/'fastcf').rglob('*.py'): # the addresses in the modules' docstrings
         for l in re.findall(r'^Docs: ([^\s\"]+)', m.read_text(), re.M): assert (html/l.removeprefix(site.settings['site'])).exists(), l
 
