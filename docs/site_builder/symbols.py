@@ -10,7 +10,7 @@ from nbdev.doclinks import patch_name
 
 ROOT = Path(__file__).parents[2]
 FUNCS = ast.FunctionDef, ast.AsyncFunctionDef
-OTHERS = dict, list, set, str, np.ndarray, torch.Tensor, pd.DataFrame, pd.Index
+OTHERS = dict, list, set, str, np.ndarray, np.random.Generator, torch.Tensor, pd.DataFrame, pd.Index
 
 def _is_event(f): return hasattr(event, f.name) and not ast.get_docstring(f) # fastai calls it, nobody else
 
