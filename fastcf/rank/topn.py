@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from ..core import check_count,listed,show_progress,stable_topk
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
+from .choice import settle
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5c2aead3
@@ -116,7 +117,7 @@ class _Lists:
         if self.order == 'rating': return self.top_ratings(ids, rows, k)
         scores = self.masked(self.users[rows] @ self.items, rows)
         if self.order == 'value': return self.top_values(ids, rows, k, scores)
-        best,cols = top_scores(scores, k)
+        best,cols = top_scores(settle(scores), k)
         chance = torch.where(best.isfinite(), self.choice.chance(best), -torch.inf)
         return cols,self.shown(best, chance, self.predicted(ids, rows, cols))
 
@@ -143,7 +144,8 @@ class _Lists:
         c,m = self.choice,min(self.n, max(8 * k, 128))
         likely,cols = top_scores(scores, m)
         cols,order = cols.sort(1)
-        rest,likely,rating = likely[:, -1],likely.gather(1, order),self.pairs(rows, cols) # no other is worth more than its score, at most `rest`
+        rest,likely = settle(likely[:, -1]),settle(likely.gather(1, order)) # no other is worth more than its score, at most `rest`
+        rating = self.pairs(rows, cols)
         best,at = stable_topk(c.value(likely, rating), k)
         cols,chance,rating = (o.gather(1, at) for o in (cols, c.chance(likely), rating))
         if m < self.n and (unsure := (best[:, -1] <= rest) & rest.isfinite()).any():
@@ -153,7 +155,7 @@ class _Lists:
 
     def weigh_all(self, ids, rows, k, scores):
         "The value of everything"
-        rating = self.ratings(ids, rows)
+        scores,rating = settle(scores),self.ratings(ids, rows)
         best,cols = top_scores(self.choice.value(scores, rating), k)
         return cols,dict(value=best, chance=self.choice.chance(scores.gather(1, cols)), prediction=rating.gather(1, cols))
 

@@ -23,7 +23,7 @@ from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.posterior import Gaussian,group_ratings,link_slope,posterior,augment
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import add_spread,check_interval,id_pairs
-from ..rank.choice import ChoiceModel
+from ..rank.choice import ChoiceModel,settle
 from .format import Folder,RecommenderFileError,frame_from_json,to_json,values_from_json
 
 # %% ../../nbs/serve/01_recommender.ipynb #a10b1b9b
@@ -261,9 +261,10 @@ def recommend(self:Recommender,
     place[torch.as_tensor(choice[choice >= 0])] = torch.as_tensor(np.flatnonzero(choice >= 0))
     for at in _blocks(len(rows), len(ids)):
         u = _vectors(self, [users[j] for j in at], rows[at], False, False)[0]
-        shown = dict(prediction=link_slope(u[:, :-1] @ v[:, :-1].T + u[:, -1:] + v[:, -1], self.y_range)[0])
+        raw = u[:, :-1] @ v[:, :-1].T + v[:, -1] # the order is that before the link
+        shown = dict(prediction=link_slope(raw + u[:, -1:], self.y_range)[0])
         if order != 'rating': shown = _valued(self.choice, rows[at], choice, shown['prediction'])
-        scores = shown['prediction' if order == 'rating' else order].clone()
+        scores = raw if order == 'rating' else shown[order].clone()
         if exclude_seen: _mask_seen(scores, torch.as_tensor(rows[at]), self.seen, place)
         best.append((at, *_best(scores, k, shown)))
     return _listing(self, self.user.vocab.name, users, self.item.vocab.name, ids, best)
@@ -277,7 +278,7 @@ def _order(self, rank_by):
 def _valued(choice, rows, cols, rating):
     "Value, chance and rating of some users [b] and items [n]; rows of -1 are taken for average ones"
     users,items = (torch.cat([o, o.mean(0, keepdim=True)])[torch.as_tensor(at)] for o,at in ((choice.users, rows), (choice.items, cols)))
-    scores = users @ items.T
+    scores = settle(users @ items.T)
     return dict(value=choice.value(scores, rating), chance=choice.chance(scores), prediction=rating)
 
 def _mask_seen(scores, rows, seen, place):
