@@ -70,7 +70,7 @@ def row_posteriors(learn, side, max_rows, seed, noise=None):
 def estimate_prior(
     learn:CFLearner, # A fitted learner
     side:str='user', # Prior of new rows of which side, 'user' or 'item'
-    max_rows:int=20_000, # Rows to learn it from; of more, so many are sampled
+    max_rows:int=5_000, # Rows to learn it from; of more, so many are sampled
     seed:int=0 # Seed of that sample
 ) -> Belief: # What is believed of any new row
     "The prior of one side's vectors, from the posteriors of those who have ratings"

@@ -29,14 +29,17 @@ def row_ratings(histories, rows, side):
 
 def row_covariances(learn, rows, side):
     "Covariances [n, k, k] of rows of the tables"
-    prior,own = row_prior(learn, side),learn.learned.get('spread').vectors(side)
+    spread = learn.learned.get('spread')
+    prior,own = spread.priors[side],spread.vectors(side)
     like,dev = prior.likelihood,own.device
     g = row_ratings(learn.dls.histories, rows, side).to(dev)
     x,row = own[rows.to(dev)],g.rows()
     weights = x.new_empty(len(g.cols))
     for s in range(0, len(weights), 2**18):
         here = slice(s, s + 2**18)
-        weights[here] = like.link(like.linear(x[row[here]], g.cols[here]))[1].square() / like.noise
+        v = like.vectors.index_select(0, g.cols[here])
+        raw = (v @ x[0] if len(x) == 1 else (v * x.index_select(0, row[here])).sum(1)) + like.offsets[g.cols[here]]
+        weights[here] = like.link(raw)[1].square() / like.noise
     return Gaussian(None, row_precisions(g, like.vectors, weights, prior.prior.precision)).cov()
 
 # %% ../../nbs/bayes/03_laplace.ipynb #fee53709
@@ -45,10 +48,10 @@ class LaplaceSpread:
     def __init__(self,
         learn:CFLearner # A fitted learner
     ):
-        self.learn,self._own = learn,{}
-        for side in ('user', 'item'): row_prior(learn, side)
+        self.learn,self._own,self._covs = learn,{},{}
+        self.priors = {side: row_prior(learn, side) for side in ('user', 'item')}
 
-    def __getstate__(self): return {**self.__dict__, '_own': {}}
+    def __getstate__(self): return {**self.__dict__, '_own': {}, '_covs': {}}
 
     def vectors(self,
         side:str # 'user' or 'item'
@@ -57,9 +60,20 @@ class LaplaceSpread:
         if side not in self._own: self._own[side] = bilinear_design(self.learn.model, side)[2]
         return self._own[side]
 
+    def covariance(self,
+        row:int, # A row of the tables
+        side:str # 'user' or 'item'
+    ) -> Tensor: # [k, k]
+        "What is not known of one row; kept, as long as all that is kept fits into 16 MB"
+        if (side, row) not in self._covs:
+            if len(self._covs) * self.vectors(side).shape[1]**2 >= 2**22: self._covs.clear()
+            self._covs[side, row] = row_covariances(self.learn, torch.tensor([row]), side)[0]
+        return self._covs[side, row]
+
     def _side(self, own, other, side):
         "What is not known of the rows of one side, as a variance before the link [n]"
-        like = row_prior(self.learn, side).likelihood
+        like = self.priors[side].likelihood
+        if len(own) == 1: return quadratic_form(like.vectors[other.to(like.offsets.device)], self.covariance(int(own), side))
         order,res = torch.argsort(own, stable=True),like.offsets.new_empty(len(own))
         for part,_ in blocks_of_rows(own[order], like.vectors.shape[1]):
             at = order[part]
@@ -74,7 +88,7 @@ class LaplaceSpread:
         items:Tensor # Rows of items [n]
     ) -> np.ndarray: # Standard deviations [n]
         "The standard deviation of a rating around its prediction"
-        users,items,like = users.long().cpu(),items.long().cpu(),row_prior(self.learn, 'user').likelihood
+        users,items,like = users.long().cpu(),items.long().cpu(),self.priors['user'].likelihood
         var = self._side(users, items, 'user') + self._side(items, users, 'item')
         x,dev = self.vectors('user'),var.device
         slope = torch.cat([like.link(like.linear(x[u.to(dev)], i.to(dev)))[1] for u,i in zip(users.split(2**16), items.split(2**16))])

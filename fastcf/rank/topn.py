@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor,nn
+from torch.nn import functional as F
 from fastcore.basics import patch
 from ..core import check_count,listed,show_progress,stable_topk
 from ..learn.learner import CFLearner
@@ -28,7 +29,7 @@ def top_scores(
 ) -> tuple: # The values and their columns [b, k], by value descending, then by column ascending
     "The highest scores of each row, quicker than `topk` where rows are long"
     b,n = scores.shape
-    if n < 16 * _STRETCH * min(k, n): return stable_topk(scores, k)
+    if n < 4 * _STRETCH * min(k, n): return stable_topk(scores, k)
     full = n // _STRETCH * _STRETCH
     parts = scores[:, :full].view(b, -1, _STRETCH)
     best = stable_topk(parts.amax(2), k)[1].sort(1).values # [b, k] stretches, in order
@@ -38,7 +39,7 @@ def top_scores(
     return values,cols.gather(1, at)
 
 # %% ../../nbs/rank/03_topn.ipynb #5f67b1ac
-_BLOCK = 2**23 # scores at a time: 32 MB
+_BLOCK = 2**21 # scores at a time: 8 MB, which a processor's cache holds while they are read again and again
 
 def blocks_of(rows, item_count, names='users'):
     "`rows` in blocks of about `_BLOCK` scores, with a progress bar where there are many"
@@ -58,8 +59,8 @@ def strike_seen(scores, rows, seen):
     "Set to minus infinity what the users in `rows` have rated; `scores` [b, items] is changed"
     offsets,items = seen
     n = (offsets[rows+1] - offsets[rows]).clamp(min=0) # none where a row is -1
-    b = torch.repeat_interleave(torch.arange(len(rows)), n)
-    at = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n) + torch.repeat_interleave(offsets[rows], n)
+    b = torch.repeat_interleave(n)
+    at = torch.arange(len(b)) + (offsets[rows] - (n.cumsum(0) - n))[b]
     scores[b.to(scores.device), items[at].long().to(scores.device)] = -torch.inf
 
 def _choices(learn, items, min_ratings):
@@ -91,10 +92,12 @@ class _Lists:
         self.learn,self.model,self.order,self.n = learn,learn.model,order,len(out)
         self.out,self.seen = out.nonzero()[:, 0],learn.dls.seen if exclude_seen else None
         self.complete = learn.learned.newcomers.scorer(catalog.item) if learn.learned.newcomers is not None else None
-        if order == 'rating': return
+        if order == 'rating':
+            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.items = torch.cat([m.item_weight.weight, m.item_bias.weight], 1)
+            return
         self.choice = c = learn.choice # a row of no choices is taken for an average one
         self.users = torch.cat([c.users, c.users.mean(0, keepdim=True)])
-        self.items = torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)]).T.contiguous()
+        self.items = torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)])
 
     def masked(self, scores, rows):
         if len(self.out): scores.index_fill_(1, self.out.to(scores.device), -torch.inf)
@@ -114,7 +117,7 @@ class _Lists:
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
         if self.order == 'rating': return self.top_ratings(ids, rows, k)
-        scores = self.masked(self.users[rows] @ self.items, rows)
+        scores = self.masked(self.users[rows] @ self.items.T, rows)
         if self.order == 'value': return self.top_values(ids, rows, k, scores)
         best,cols = top_scores(scores, k)
         chance = torch.where(best.isfinite(), self.choice.chance(best), -torch.inf)
@@ -132,24 +135,34 @@ class _Lists:
         if self.complete or not isinstance(m, EmbeddingDotBias):
             best,cols = top_scores(self.masked(self.ratings(ids, rows), rows), k)
             return cols,dict(prediction=best)
-        at = rows.to(m.item_bias.weight.device)
-        raw = torch.addmm(m.item_bias.weight.T, m.user_weight(at), m.item_weight.weight.T).float() # the order is that before the link
+        at = rows.to(self.items.device)
+        raw = (F.pad(m.user_weight(at), (0, 1), value=1.) @ self.items.T).float() # the order is that before the link
         best,cols = top_scores(self.masked(raw, rows), k)
         return cols,dict(prediction=torch.where(best.isfinite(), m.link(best + m.user_bias(at)), -torch.inf))
 
     def top_values(self, ids, rows, k, scores):
         "Weigh the likeliest items only, wherever no other can be worth more"
         if self.complete: return self.weigh_all(ids, rows, k, scores)
-        c,m = self.choice,min(self.n, max(8 * k, 128))
+        c,m = self.choice,min(self.n, max(4 * k, 64))
         likely,cols = top_scores(scores, m)
         cols,order = cols.sort(1)
         rest,likely,rating = likely[:, -1],likely.gather(1, order),self.pairs(rows, cols) # no other is worth more than its score, at most `rest`
         best,at = stable_topk(c.value(likely, rating), k)
         cols,chance,rating = (o.gather(1, at) for o in (cols, c.chance(likely), rating))
         if m < self.n and (unsure := (best[:, -1] <= rest) & rest.isfinite()).any():
-            more,values = self.weigh_all(None, rows[unsure], k, scores[unsure])
+            more,values = self.weigh_those_above(rows[unsure], k, scores[unsure], best[unsure, -1:])
             cols[unsure],best[unsure],chance[unsure],rating[unsure] = more,*values.values()
         return cols,dict(value=best, chance=chance, prediction=rating)
+
+    def weigh_those_above(self, rows, k, scores, least):
+        "The value of what can come before the last item of a list, which is worth `least` [b, 1]"
+        b,cols = (scores >= least).nonzero(as_tuple=True)
+        values = torch.full_like(scores, -torch.inf)
+        few = 8 * len(b) < scores.numel()
+        rating = score_pairs(self.model, rows[b], cols) if few else self.ratings(None, rows)[b, cols]
+        values[b, cols] = self.choice.value(scores[b, cols], rating)
+        best,cols = top_scores(values, k)
+        return cols,dict(value=best, chance=self.choice.chance(scores.gather(1, cols)), prediction=self.pairs(rows, cols))
 
     def weigh_all(self, ids, rows, k, scores):
         "The value of everything"
