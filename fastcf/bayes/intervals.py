@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from fastcore.basics import patch
 from ..core import check_side
-from ..data.loaders import CFDataLoaders
 from ..learn.pairs import add_spread,check_interval,id_pairs
 from .sampler import Sampler,time_levels
 
@@ -48,7 +47,7 @@ def _log_score(mean, sd, y):
 class Posterior:
     "What a sampler leaves: samples that predict with intervals"
     def __init__(self,
-        dls:CFDataLoaders, # For ids and validation rows
+        dls, # Loaders, for ids and validation rows
         sampler:Sampler, # For the unit of the ratings
         states:list, # Kept samples
         chain:Tensor, # Predictions of some pairs [sweeps, pairs]

@@ -103,14 +103,14 @@ class Ridge:
         self.strength,self.weighted = self.strengths[s],self.held_out.columns[j]
         w = weights[self.weighted]
         self.f_mean,self.x_mean,(self.weight,),val,vec = _ridge(f, x, w, [self.strength])
-        self._inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
+        self.inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
         self.residual = _spread(x - held[self.weighted][s], torch.as_tensor(cov, device=x.device), w) / (1 + self.leverage(f).mean())
 
     def leverage(self,
         f:Tensor # Features [n, d]
     ) -> Tensor: # Variance of each prediction, in residual covariances [n]
         "How far each row is from those that the weights were learned from"
-        return ((f - self.f_mean) @ self._inverse * (f - self.f_mean)).sum(1)
+        return ((f - self.f_mean) @ self.inverse * (f - self.f_mean)).sum(1)
 
     def means(self,
         f:Tensor # Features [n, d]
