@@ -53,6 +53,8 @@ from .rank.baselines import *
 from .rank.metrics import *
 from .rank.evaluate import *
 from .rank.losses import *
+from .rank.rerank import *
+from .rank.index import *
 from .cold.metadata_prior import *
 from .cold.proxies import *
 from .cold.attach import *
