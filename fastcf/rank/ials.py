@@ -65,6 +65,9 @@ class IALS(EpochEngine):
         self.result = sweep_choices(self.result, self.sides, self.weights, self.block)
         return pair_loss(self.result, self.sides[0], self.weights)
 
+    def after_train(self):
+        if getattr(self, 'active', False): self.learn.set_choice(self.result) # for the metrics of this epoch
+
     def after_fit(self):
         if not getattr(self, 'active', False): return
         self.active = False

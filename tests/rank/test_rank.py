@@ -164,6 +164,7 @@ def test_no_positive_is_a_negative(learn, make):
         assert not any((int(u), int(i)) in chosen for u,row,ok in zip(t.users[:200], items, counts) for i in row[ok]) and counts.any()
     assert torch.equal(*runs)
 
+@pytest.mark.slow # ranx compiles its measures when they are first asked
 def test_measures_are_those_of_ranx():
     "A thousand random lists with graded gains, in every list something; MAP@k of ranx has all right items in the denominator, ours as many as fit"
     ranx = pytest.importorskip('ranx')
@@ -200,3 +201,13 @@ def test_log_q_is_subtracted():
     from fastcf.rank.losses import sampled_softmax_loss
     got = sampled_softmax_loss(torch.zeros(1, 2), log_q=torch.tensor([[.9, .1]]).log())
     assert float(got) == pytest.approx(math.log(10), abs=1e-6)
+
+def test_measures_of_an_epoch_see_what_it_learned(learn):
+    from fastai.callback.core import Callback
+    from fastcf.rank.ials import IALS
+    class Look(Callback):
+        def before_validate(self): seen.append(self.learn.choice.items.clone())
+    seen,l = [],cf_learner(learn.dls, 5, seed=0)
+    with l.no_bar(), l.no_logging(): l.fit(3, cbs=[IALS(8), Look()])
+    assert len(seen) == 3 and all((a - b).abs().max() > 1e-4 for a,b in zip(seen, seen[1:]))
+    torch.testing.assert_close(l.choice.items, seen[-1])
