@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from ..core import stable_topk
 from ..bayes.posterior import link_slope
-from ..rank.choice import ChoiceModel
+from ..rank.choice import ChoiceModel,settle
 from .format import to_json
 
 # %% ../../nbs/serve/01_lists.ipynb #df53d622
@@ -139,13 +139,13 @@ def top_values(choice, scores, rating, k):
     n = scores.shape[1]
     m = min(n, max(8 * k, 128))
     likely,cols = stable_topk(scores, m)
-    rest,(cols,order) = likely[:, -1],cols.sort(1)
-    shown = shown_of(choice, likely.gather(1, order), rating(slice(None), cols))
+    rest,(cols,order) = settle(likely[:, -1]),cols.sort(1)
+    shown = shown_of(choice, settle(likely.gather(1, order)), rating(slice(None), cols))
     best,at = stable_topk(shown['value'], k)
     cols,shown = cols.gather(1, at),{name: o.gather(1, at) for name,o in shown.items()}
     unsure = ((best[:, -1] <= rest) & rest.isfinite()).nonzero()[:, 0] if m < n else []
     for j in unsure: # another might be worth as much
-        every = shown_of(choice, scores[j:j+1], rating(slice(j, j + 1), torch.arange(n)[None]))
+        every = shown_of(choice, settle(scores[j:j+1]), rating(slice(j, j + 1), torch.arange(n)[None]))
         cols[j] = stable_topk(every['value'], k)[1]
         for name,o in every.items(): shown[name][j] = o[0, cols[j]]
     return cols,shown
@@ -164,5 +164,5 @@ def top_of(
         return cols,dict(prediction=torch.where(best.isfinite(), c.link(best + u[:, -1:]), -torch.inf))
     scores = c.masked(average_where_new(c.choice.users, rows) @ c.choices, rows, exclude_seen)
     if order == 'value': return top_values(c.choice, scores, lambda at, cols: c.ratings(u[at], cols), k)
-    best,cols = stable_topk(scores, k)
+    best,cols = stable_topk(settle(scores), k)
     return cols,shown_of(c.choice, best, c.ratings(u, cols))

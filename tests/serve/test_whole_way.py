@@ -63,6 +63,8 @@ def whole_way(df, path, seed):
     for o in (repr(dls.catalog.user), repr(best), best.to_html(), repr(preds)): assert isinstance(o, str)
     r = Recommender.load(learn.save_recommender(path/'r'))
     alike_up_to_ties(r.recommend([u], 3), best)
+    listed = best[dls.catalog.item.name].tolist()
+    np.testing.assert_allclose(r.predict([u] * len(listed), listed).prediction, best.prediction, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(r.predict([u], [i]).prediction, preds.prediction, rtol=1e-5, atol=1e-5)
     json.dumps(records(best), allow_nan=False)
     (path/'r/README.md').read_text()
