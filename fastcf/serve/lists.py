@@ -44,12 +44,17 @@ class Lists:
 
     def records(self):
         "As dictionaries that JSON can write"
+        return [o for one in self.records_by_id() for o in one]
+
+    def records_by_id(self):
+        "As dictionaries that JSON can write, a list of them an id"
         b,rank,cols,shown = self.arrays()
         ids = [to_json(o) for o in self.ids]
         res = {self.names[0]: [ids[j] for j in b], 'rank': rank.tolist(), self.names[1]: [to_json(o) for o in self.others[cols]]}
         if self.titles is not None: res['title'] = [None if o is None or o != o else to_json(o) for o in self.titles[cols]]
         res |= {k: o.tolist() for k,o in shown.items()}
-        return [dict(zip(res, line)) for line in zip(*res.values())]
+        lines,ends = [dict(zip(res, line)) for line in zip(*res.values())],np.searchsorted(b, np.arange(len(ids) + 1))
+        return [lines[s:e] for s,e in zip(ends, ends[1:])]
 
 def together(
     parts:list, # Columns and numbers of blocks of lists
