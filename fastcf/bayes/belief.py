@@ -68,6 +68,12 @@ class RowLikelihood:
 
 # %% ../../nbs/bayes/01_belief.ipynb #be11ef06
 @patch
+def _unsure(self:RowLikelihood, cols):
+    "Which of some columns are known only roughly [n], and the places of these in `spread`"
+    at = cols if self.spread_at is None else self.spread_at[cols]
+    return at >= 0,at[at >= 0]
+
+@patch
 def noise_at(self:RowLikelihood,
     x:Tensor, # Vectors of rows [n, k]
     cols:Tensor # Column of each [n]
@@ -75,12 +81,11 @@ def noise_at(self:RowLikelihood,
     "How far a rating may be from what the vectors say: noise, and what is not known of the column"
     noise = self.noise[cols] if isinstance(self.noise, Tensor) else torch.full(cols.shape, float(self.noise), device=x.device)
     if self.spread is None: return noise
-    at = cols if self.spread_at is None else self.spread_at[cols]
-    unsure = at >= 0
+    unsure,at = self._unsure(cols)
     if unsure.any():
         slope = self.link(self.linear(x[unsure], cols[unsure]))[1]
         noise = noise.clone()
-        noise[unsure] += slope.square() * quadratic_form(augment(x[unsure]), self.spread, at[unsure])
+        noise[unsure] += slope.square() * quadratic_form(augment(x[unsure]), self.spread, at)
     return noise
 
 @patch
@@ -92,7 +97,24 @@ def variance(self:RowLikelihood,
 ) -> Tensor: # Variances [n], in squared stars
     "How far a rating may be from the expected one: what is not known of the row, and noise"
     slope = self.link(self.linear(x, cols))[1]
-    return slope.square() * quadratic_form(self.vectors[cols], cov, rows) + self.noise_at(x, cols)
+    known = quadratic_form(self.vectors[cols], cov, rows)
+    if self.spread is not None:
+        unsure,at = self._unsure(cols)
+        own = cov if cov.dim() == 2 else cov[unsure if rows is None else rows[unsure]]
+        known[unsure] += (own[..., :-1, :-1] * self.spread[at, :-1, :-1]).sum((-2, -1)) # both are unsure
+    return slope.square() * known + self.noise_at(x, cols)
+
+@patch
+def widened(self:RowLikelihood,
+    vectors:Gaussian, # What is believed of the vectors of some columns: means [m, k] and precisions [m, k, k]
+    at:Tensor # Place in it of each of these columns, and of more after them; -1 for those that are known [columns]
+) -> RowLikelihood: # With as many columns as `at`
+    "The same with columns of which only a belief is there"
+    new,more = at >= 0,len(at) - len(self)
+    x = torch.cat([self.vectors, self.vectors.new_zeros(more, self.vectors.shape[1])])
+    offsets = torch.cat([self.offsets, self.offsets.new_zeros(more)])
+    x[new],offsets[new] = augment(vectors.mean)[at[new]],vectors.mean[at[new], -1]
+    return replace(self, vectors=x, offsets=offsets, spread=vectors.cov(), spread_at=at)
 
 @patch
 def condition(self:RowLikelihood,
@@ -125,6 +147,13 @@ class Labels:
     counts:Tensor|None=None # Training ratings of each column [columns]; 0: nothing was learned about it
     titles:np.ndarray|None=None # Titles of the columns [columns], where these are items
     reader:object=None # A function from a frame or dictionary of ratings to ids of rows, rows, columns and ratings, checked
+    served:Tensor|None=None # Of which columns without training ratings something is believed, bool [columns]
+
+    @property
+    def unknown(self) -> Tensor: # bool [columns]
+        "Columns of which nothing is known"
+        if self.counts is None: return torch.zeros(len(self.others), dtype=torch.bool)
+        return (self.counts == 0) if self.served is None else (self.counts == 0) & ~self.served
 
 class Belief:
     "What is believed of some rows' vectors, and what follows for the other side"
@@ -323,7 +352,7 @@ def _columns(belief, ids):
     "Columns of ids of the other side; those about which nothing was learned are an error"
     labels = belief.labels
     cols = labels.others.encode(ids)
-    if labels.counts is not None and (empty := (labels.counts.numpy()[cols] == 0)).any():
+    if (empty := labels.unknown.numpy()[cols]).any():
         raise UnknownIdError(labels.others.name, pd.unique(labels.others[cols[empty]]), "They have no training ratings, so nothing was learned about them.")
     return cols
 
@@ -375,12 +404,12 @@ BLOCK = 2**24 # scores at a time: 64 MB
 def recommend(self:Belief,
     k:int=10, # How many for each row
     exclude_seen:bool=True, # Leave out what was rated
-    min_ratings:int=1 # Leave out those with fewer training ratings
+    min_ratings:int=1 # Leave out those with fewer training ratings; 0 brings in those that an attached prior serves
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction; for rows that are items, the users who would like them best
     "The best of the other side for each row"
     k,labels,dev = min(check_count('k', k), len(self.likelihood)),self.labels,self.mean.device
-    out = torch.zeros(len(self.likelihood), dtype=torch.bool) if labels.counts is None else labels.counts < max(1, min_ratings)
-    out,tops,starts = out.to(dev),[],self.groups.starts
+    few = False if labels.counts is None else labels.counts < min_ratings
+    out,tops,starts = (labels.unknown | few).to(dev),[],self.groups.starts
     for at in torch.arange(len(self)).split(max(1, BLOCK // max(1, len(self.likelihood)))):
         raw = self.likelihood.linear(self.mean[at.to(dev)]).masked_fill_(out, -torch.inf) # [b, columns]
         first,last = int(starts[at[0]]),int(starts[at[-1] + 1])

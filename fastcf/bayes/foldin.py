@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/bayes/foldin.html.md"""
 __all__ = ['estimate_prior']
 
 # %% ../../nbs/bayes/02_foldin.ipynb #3dd0b1b2
+from dataclasses import dataclass,replace
 from functools import partial
 import numpy as np
 import pandas as pd
@@ -128,14 +129,36 @@ def check_frame(learn, ratings, side='user'):
     if faults: raise RatingsError(faults)
     return pd.DataFrame({user: ids[0], item: ids[1], rating: values})
 
+# %% ../../nbs/bayes/02_foldin.ipynb #7a8f7c15
+@dataclass
+class Columns:
+    "The other side, as new rows meet it: the tables' rows, then those that only an attached prior knows"
+    ids:Vocab # Their ids
+    counts:torch.Tensor # Their training ratings
+    titles:np.ndarray|None=None # Their titles, where they are items
+    belief:Belief|None=None # About the vectors of those without training ratings, where a prior is attached
+    at:torch.Tensor|None=None # Places in it, -1 for those with training ratings
+
+def columns_of(learn, side):
+    "What new rows of one side meet"
+    c,other = learn.dls.catalog,'user' if check_side(side) == 'item' else 'item'
+    served,counts = learn.learned.prior(other),learn.dls.counts(other == 'item')
+    ids,belief,at = (sides_of(c, other)[0], None, None) if served is None else served.columns()
+    items = c.items if served is None or other == 'user' else served.metadata()
+    titles = replace(c, item=ids, items=items).titles(np.arange(len(ids))) if other == 'item' else None
+    return Columns(ids, torch.cat([counts, counts.new_zeros(len(ids) - len(counts))]), titles, belief, at)
+
 # %% ../../nbs/bayes/02_foldin.ipynb #64d2adfd
-def new_ratings(learn, ratings, side='user', unknown='error'):
-    "Ids of the new rows, and row, column and value of each rating, checked; 'drop' leaves out ratings of the other side's unknown ids"
+def new_ratings(learn, ratings, side='user', unknown='error', served=True):
+    "Ids of the new rows, and row, column and value of each rating, checked; 'drop' leaves out ratings of the other side's unknown ids; `served`: what an attached prior serves is known"
     if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
     own,other = sides_of(learn.dls.catalog, side)
     df = check_frame(learn, ratings, side)
     if not len(df): return Vocab(['new'], own.name),*(np.empty(0, d) for d in ('int64', 'int64', 'float32'))
-    cols = learn.dls.rows_with_ratings(df[other.name], side != 'item', 'nan' if unknown == 'drop' else 'error')
+    columns = columns_of(learn, side) if served else None
+    if columns is not None and columns.belief is not None:
+        cols = columns.ids.rows(df[other.name]) if unknown == 'drop' else columns.ids.encode(df[other.name])
+    else: cols = learn.dls.rows_with_ratings(df[other.name], side != 'item', 'nan' if unknown == 'drop' else 'error')
     df,cols = df[cols >= 0],cols[cols >= 0]
     if not len(df): raise RatingsError([describe_fault(other.name, f"none of these ratings is of a known {other.name}", "Pass ratings of ids that have training ratings")])
     ids = Vocab(df[own.name], own.name)
@@ -149,18 +172,14 @@ def row_prior(
     "The prior of one side, estimated when it is first asked for and again when the tables have changed"
     return learn.learned.get(f'{check_side(side)}_prior')
 
-def labels_of(learn, ids, side):
-    "Names for a belief about new rows of one side"
-    other = sides_of(learn.dls.catalog, side)[1]
-    titles = learn.dls.catalog.titles(np.arange(len(other))) if side == 'user' else None
-    return Labels(ids, other, side, learn.dls.counts(side != 'item'), titles, partial(new_ratings, learn, side=side))
-
 def fold_rows(learn, checked, side, prior=None):
     "New rows of one side from their ratings, as `new_ratings` gives them"
     ids,*ratings = checked
-    served = learn.learned.prior(side)
+    served,o = learn.learned.prior(side),columns_of(learn, side)
     if prior is None: prior = row_prior(learn, side) if served is None else served.belief(ids.ids)
-    return Belief(prior.prior, prior.likelihood, labels_of(learn, ids, side), ratings)
+    like = prior.likelihood if o.belief is None else prior.likelihood.widened(o.belief.prior, o.at)
+    labels = Labels(ids, o.ids, side, o.counts, o.titles, partial(new_ratings, learn, side=side), None if o.at is None else o.at.cpu() >= 0)
+    return Belief(prior.prior, like, labels, ratings)
 
 # %% ../../nbs/bayes/02_foldin.ipynb #3e9d31e7
 @patch

@@ -63,7 +63,7 @@ def grow_table(table, catalog, side, place, more=None, times=None):
 def _grow(learn, ratings, side, unknown):
     "Add new rows of one side, with their ratings"
     check_growth(learn, ratings)
-    ids,*more = checked = new_ratings(learn, ratings, side, unknown)
+    ids,*more = checked = new_ratings(learn, ratings, side, unknown, served=False)
     c,dls = learn.dls.catalog,learn.dls
     own = sides_of(c, side)[0]
     check_kind(own, ids)

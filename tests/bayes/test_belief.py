@@ -49,6 +49,7 @@ def test_a_belief_is_the_plain_posterior(spread):
     torch.testing.assert_close(b.cov([3, 1]).double(), cov[[3, 1]], atol=1e-4, rtol=1e-3)
     want = torch.stack([torch.stack([like.vectors[c].double() @ cov[r] @ like.vectors[c].double() for c in range(7)]) for r in range(5)])
     noise = torch.stack([like.noise_at(b.mean[r].expand(7, -1), torch.arange(7)) for r in range(5)]).double()
+    if spread: want = want + torch.stack([torch.stack([(cov[r] * like.spread[c].double())[:-1, :-1].sum() for c in range(7)]) for r in range(5)])
     torch.testing.assert_close(b.variance(range(7)).double(), want + noise, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(b.expected(), b.mean @ like.vectors.T + like.offsets)
 
