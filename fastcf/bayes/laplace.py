@@ -45,7 +45,7 @@ class LaplaceSpread:
     def __init__(self,
         learn:CFLearner # A fitted learner
     ):
-        self.learn,self._own = learn,{}
+        self.learn,self._own,self._noise = learn,{},None
         for side in ('user', 'item'): row_prior(learn, side)
 
     def __getstate__(self): return {**self.__dict__, '_own': {}}
@@ -74,10 +74,29 @@ class LaplaceSpread:
         items:Tensor # Rows of items [n]
     ) -> np.ndarray: # Standard deviations [n]
         "The standard deviation of a rating around its prediction"
-        users,items,like = users.long().cpu(),items.long().cpu(),row_prior(self.learn, 'user').likelihood
-        var = self._side(users, items, 'user') + self._side(items, users, 'item')
+        return (self._fit(users.long().cpu(), items.long().cpu())[1] + self.noise).sqrt().cpu().numpy()
+
+    def _fit(self, users, items):
+        "Predictions of pairs [n], and the variances of what is not known of their rows [n]"
+        var,like = self._side(users, items, 'user') + self._side(items, users, 'item'),row_prior(self.learn, 'user').likelihood
         x,dev = self.vectors('user'),var.device
-        slope = torch.cat([like.link(like.linear(x[u.to(dev)], i.to(dev)))[1] for u,i in zip(users.split(2**16), items.split(2**16))])
-        return (slope.square() * var + like.noise).sqrt().cpu().numpy()
+        parts = [like.link(like.linear(x[u.to(dev)], i.to(dev))) for u,i in zip(users.split(2**16), items.split(2**16))]
+        fit,slope = (torch.cat(o) for o in zip(*parts))
+        return fit,slope.square() * var
+
+    @property
+    def noise(self) -> float:
+        "The variance of a rating beyond what is not known of its rows"
+        if self._noise is None: self._noise = self._validated()
+        return self._noise
+
+    def _validated(self, most=20_000):
+        "The noise that validation ratings show; of fewer than a hundred known pairs, the one estimated with the prior"
+        v,counts = self.learn.dls.valid_ds,[self.learn.dls.counts(is_item) for is_item in (False, True)]
+        users,items = v.users.long().cpu(),v.items.long().cpu()
+        at = ((counts[0][users] > 0) & (counts[1][items] > 0)).nonzero()[:most, 0]
+        if len(at) < 100: return row_prior(self.learn, 'user').likelihood.noise
+        fit,var = self._fit(users[at], items[at])
+        return max(float(((fit.cpu() - v.ratings[at].cpu()).square() - var.cpu()).mean()), 1e-6)
 
 Learned.makes('spread')(LaplaceSpread)

@@ -214,6 +214,6 @@ def export(self:CFLearner,
     if len(self.dls.train_ds) and has_ratings(self.dls.train_ds): self.choice # learned now, if it was not
     if isinstance(self.model, EmbeddingDotBias) and self.learned.complete:
         for side in ('user', 'item'): row_prior(self, side)
-        for name in ('spread', 'rating_limits'): self.learned.get(name)
+        self.learned.get('spread').noise,self.learned.get('rating_limits')
         for p in (self.learned.newcomers.priors if self.learned.newcomers is not None else {}).values(): p.ready()
     Learner.export(self, fname, **kwargs)
