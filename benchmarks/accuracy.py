@@ -18,6 +18,7 @@ from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.features import metadata_features
 from fastcf.bayes.sampler import interaction_features
+from benchmarks import keep
 
 SEEDS, BINS = (0, 1, 2), (86_400, 600, 1)
 ROWS = {'ids, rank 10': dict(k=10, n=200, metadata=False), 'ids': dict(k=16, n=250, metadata=False), '+ metadata, 140 sweeps': dict(k=16, n=140), '+ metadata': dict(k=16, n=250),
@@ -76,7 +77,7 @@ def fastcf_row(dls, name, k, n, als=0, **kwargs):
 
 def main():
     torch.set_num_threads(1)
-    ml = load_ml100k()
+    ml,tables = load_ml100k(),{}
     for protocol,(train,test) in splits(ml.ratings).items():
         dls = CFDataLoaders.from_df(ml.ratings, splitter=lambda df: (train, test), users=ml.users, items=ml.items, time_name='timestamp', device='cpu')
         rows = [*surprise_rows(ml.ratings.iloc[train], ml.ratings.iloc[test]), *myfm_rows(dls), *(fastcf_row(dls, name, **kw) for name,kw in ROWS.items())]
@@ -85,5 +86,7 @@ def main():
             peer = next(r for r in df.index if r.startswith(f'myfm {name},'))
             df[f"time / myfm's {name}"] = df.seconds / df.seconds[peer]
         print(f'-- {protocol}', df.to_string(float_format='%.4f'), sep='\n', flush=True)
+        tables[protocol] = df
+    keep(pd.concat(tables, names=['protocol']), 'accuracy')
 
 if __name__ == '__main__': main()

@@ -19,6 +19,7 @@ from fastcf.data.sources import load_ml100k
 from fastcf.demo import clipped_rmse
 from fastcf.interview.simulate import SimulatedUsers, simulate_interview
 import fastcf.learn.predict
+from benchmarks import keep
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.bayes.posterior import Gaussian
@@ -138,6 +139,8 @@ def users_table(ml):
     shown = df[df.questions.isin((0, 20, 40, 60)) | (df.strategy == 'all answers')].copy()
     shown.loc[shown.strategy == 'all answers', 'questions'] = -1
     table = pd.DataFrame({v: spread(shown, ['strategy', 'questions'], v) for v in ('rmse', 'ndcg', 'answers', 'closed')})
+    means = shown.groupby(['strategy', 'questions'], sort=False)[['rmse', 'answers', 'closed']].mean().rename(index={-1: 'all'}, level=1)
+    keep(pd.concat([means, pd.DataFrame(alone).mean().rename('rmse').to_frame().set_axis(pd.MultiIndex.from_product([alone[0], [0]]))]), 'coldstart_users')
     print('Cold users, by questions asked:\n' + table.rename(index={-1: 'all'}, level=1).to_string() + '\n')
     tens = pd.concat(tens)
     print('Top ten of all items not answered, by questions asked (adaptive, pages of 20):\n' + pd.concat({v: spread(tens, ['order', 'questions'], v).unstack() for v in ('hr', 'ndcg')}).to_string() + '\n')
@@ -178,6 +181,7 @@ def engines_table(ml):
             res = first_ratings(learn, test[:0], test, priors, side[:-1], counts=(0,), seed=seed)
             rows += [(side, o.start, seed, o.rmse, o.log_score, o.coverage) for o in res.itertuples()]
     df = pd.DataFrame(rows, columns=['side', 'start', 'seed', 'rmse', 'log_score', 'coverage'])
+    keep(df.groupby(['side', 'start'], sort=False)[['rmse', 'log_score', 'coverage']].mean(), 'coldstart_metadata')
     print('\nMetadata alone:\n' + pd.DataFrame({v: spread(df, ['side', 'start'], v) for v in ('rmse', 'log_score', 'coverage')}).to_string())
     wide = df.pivot_table(index='seed', columns=['side', 'start'], values=['rmse', 'log_score'])
     for side in ('users', 'items'): print(f'{side}, tabular less linear, by seed: RMSE', (wide.rmse[side].tabular - wide.rmse[side].linear).round(4).tolist(), 'log score', (wide.log_score[side].tabular - wide.log_score[side].linear).round(4).tolist())

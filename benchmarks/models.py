@@ -2,6 +2,7 @@
 import numpy as np, pandas as pd, torch
 from fastai.data.transforms import IndexSplitter
 from fastcf.all import ColdItemSplitter, CFDataLoaders, EmbeddingDotBias, cf_learner, load_ml100k, neural_net, two_towers
+from benchmarks import keep
 from fastcf.demo import clipped_rmse, test_rows_90_10
 
 Y = 0.5, 5.5
@@ -31,6 +32,7 @@ def main(seeds=(0,), epochs=5, bs=512):
                     rows.setdefault((name, split), []).append(clipped_rmse(*learn.get_preds()))
             rows.setdefault(('user and item means', split), []).append(clipped_rmse(learn.means(v.users, v.items), v.ratings))
     table = pd.Series({k: np.mean(v) for k,v in rows.items()}).unstack()[['90/10', 'cold users', 'cold items']]
+    keep(table, 'models')
     print(f'{len(seeds)} seeds, {epochs} epochs, batches of {bs}\n{table.round(4).to_string()}', flush=True)
 
 if __name__ == '__main__': main()

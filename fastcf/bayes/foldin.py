@@ -69,7 +69,7 @@ def row_posteriors(learn, side, max_rows, seed, noise=None):
     return ids,len(r),spread,noise,posterior(groups, vectors, targets, spread, slope.square() / noise, what='full')
 
 # %% ../../nbs/bayes/02_foldin.ipynb #2cab36d2
-def validation_noise(learn, side, noise, max_rows=1000, seed=0, steps=3):
+def validation_noise(learn, side, noise, max_rows=1000, seed=0, steps=2):
     "The noise that validation ratings show beyond what is not known of their rows; `None` of fewer than a hundred known pairs"
     v,vectors,offsets = learn.dls.valid_ds,*bilinear_design(learn.model, side)[:2]
     ids = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)[0].cpu()
@@ -80,7 +80,7 @@ def validation_noise(learn, side, noise, max_rows=1000, seed=0, steps=3):
     if known.sum() < 100: return None
     row,col,r = (o[known].to(vectors.device) for o in (row, col, v.ratings.cpu()))
     like = RowLikelihood(vectors, offsets, 0., y_range_of(learn))
-    for _ in range(steps): # each step knows better how unsure the rows are
+    for _ in range(steps): # the second knows better how unsure the rows are
         post = row_posteriors(learn, side, max_rows, seed, noise)[-1]
         x = post.mean[row]
         noise = ((like.mean(x, col) - r).square() - like.variance(x, col, post.cov(), row)).mean().clamp(min=1e-6)
@@ -98,7 +98,7 @@ def estimate_noise(learn, side, n, used, mse, seed=0):
 def estimate_prior(
     learn:CFLearner, # A fitted learner
     side:str='user', # Prior of new rows of which side, 'user' or 'item'
-    max_rows:int=20_000, # Rows to learn it from; of more, so many are sampled
+    max_rows:int=5_000, # Rows to learn it from; of more, so many are sampled
     seed:int=0 # Seed of that sample
 ) -> Belief: # What is believed of any new row
     "The prior of one side's vectors, from the posteriors of those who have ratings"

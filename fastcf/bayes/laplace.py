@@ -29,14 +29,17 @@ def row_ratings(histories, rows, side):
 
 def row_covariances(learn, rows, side):
     "Covariances [n, k, k] of rows of the tables"
-    prior,own = row_prior(learn, side),learn.learned.get('spread').vectors(side)
+    spread = learn.learned.get('spread')
+    prior,own = spread.priors[side],spread.vectors(side)
     like,dev = prior.likelihood,own.device
     g = row_ratings(learn.dls.histories, rows, side).to(dev)
     x,row = own[rows.to(dev)],g.rows()
     weights = x.new_empty(len(g.cols))
     for s in range(0, len(weights), 2**18):
         here = slice(s, s + 2**18)
-        weights[here] = like.link(like.linear(x[row[here]], g.cols[here]))[1].square() / like.noise
+        v = like.vectors.index_select(0, g.cols[here])
+        raw = (v @ x[0] if len(x) == 1 else (v * x.index_select(0, row[here])).sum(1)) + like.offsets[g.cols[here]]
+        weights[here] = like.link(raw)[1].square() / like.noise
     return Gaussian(None, row_precisions(g, like.vectors, weights, prior.prior.precision)).cov()
 
 # %% ../../nbs/bayes/03_laplace.ipynb #fee53709
@@ -45,10 +48,10 @@ class LaplaceSpread:
     def __init__(self,
         learn:CFLearner # A fitted learner
     ):
-        self.learn,self._own,self._noise = learn,{},None
-        for side in ('user', 'item'): row_prior(learn, side)
+        self.learn,self._own,self._covs,self._noise = learn,{},{},None
+        self.priors = {side: row_prior(learn, side) for side in ('user', 'item')}
 
-    def __getstate__(self): return {**self.__dict__, '_own': {}}
+    def __getstate__(self): return {**self.__dict__, '_own': {}, '_covs': {}}
 
     def vectors(self,
         side:str # 'user' or 'item'
@@ -57,9 +60,20 @@ class LaplaceSpread:
         if side not in self._own: self._own[side] = bilinear_design(self.learn.model, side)[2]
         return self._own[side]
 
+    def covariance(self,
+        row:int, # A row of the tables
+        side:str # 'user' or 'item'
+    ) -> Tensor: # [k, k]
+        "What is not known of one row; kept, as long as all that is kept fits into 16 MB"
+        if (side, row) not in self._covs:
+            if len(self._covs) * self.vectors(side).shape[1]**2 >= 2**22: self._covs.clear()
+            self._covs[side, row] = row_covariances(self.learn, torch.tensor([row]), side)[0]
+        return self._covs[side, row]
+
     def _side(self, own, other, side):
         "What is not known of the rows of one side, as a variance before the link [n]"
-        like = row_prior(self.learn, side).likelihood
+        like = self.priors[side].likelihood
+        if len(own) == 1: return quadratic_form(like.vectors[other.to(like.offsets.device)], self.covariance(int(own), side))
         order,res = torch.argsort(own, stable=True),like.offsets.new_empty(len(own))
         for part,_ in blocks_of_rows(own[order], like.vectors.shape[1]):
             at = order[part]
@@ -78,7 +92,7 @@ class LaplaceSpread:
 
     def _fit(self, users, items):
         "Predictions of pairs [n], and the variances of what is not known of their rows [n]"
-        var,like = self._side(users, items, 'user') + self._side(items, users, 'item'),row_prior(self.learn, 'user').likelihood
+        var,like = self._side(users, items, 'user') + self._side(items, users, 'item'),self.priors['user'].likelihood
         x,dev = self.vectors('user'),var.device
         parts = [like.link(like.linear(x[u.to(dev)], i.to(dev))) for u,i in zip(users.split(2**16), items.split(2**16))]
         fit,slope = (torch.cat(o) for o in zip(*parts))
@@ -90,12 +104,13 @@ class LaplaceSpread:
         if self._noise is None: self._noise = self._validated()
         return self._noise
 
-    def _validated(self, most=20_000):
+    def _validated(self, most=2_000):
         "The noise that validation ratings show; of fewer than a hundred known pairs, the one estimated with the prior"
         v,counts = self.learn.dls.valid_ds,[self.learn.dls.counts(is_item) for is_item in (False, True)]
         users,items = v.users.long().cpu(),v.items.long().cpu()
-        at = ((counts[0][users] > 0) & (counts[1][items] > 0)).nonzero()[:most, 0]
-        if len(at) < 100: return row_prior(self.learn, 'user').likelihood.noise
+        at = ((counts[0][users] > 0) & (counts[1][items] > 0)).nonzero()[:, 0]
+        if len(at) < 100: return self.priors['user'].likelihood.noise
+        at = at[::-(-len(at) // most)]
         fit,var = self._fit(users[at], items[at])
         return max(float(((fit.cpu() - v.ratings[at].cpu()).square() - var.cpu()).mean()), 1e-6)
 

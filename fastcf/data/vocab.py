@@ -48,6 +48,14 @@ class Vocab:
         "The row of each id, or -1"
         return self.ids.get_indexer(_index(ids))
 
+    def row(self,
+        id # A number or a text
+    ) -> int: # Row number; -1 for an unknown id
+        "The row of one id, without an array around it"
+        try: res = self.ids.get_loc(id) if self.ids.dtype.kind in 'iuO' else self.rows([id])[0]
+        except (KeyError, TypeError): return -1
+        return int(res)
+
 # %% ../../nbs/data/01_vocab.ipynb #70328624
 @patch
 def why_unknown(self:Vocab,

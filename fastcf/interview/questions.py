@@ -89,9 +89,9 @@ class TastePrior:
         folds:int=5, # Parts of the users that are predicted from the others
         seed:int=0 # Seed of sample and folds
     ):
-        from fastcf.bayes.foldin import estimate_prior,row_posteriors # here, so that a saved interview needs no fastai
+        from fastcf.bayes.foldin import row_posteriors,row_prior # here, so that a saved interview needs no fastai
         from fastcf.cold.regression import Ridge
-        base = estimate_prior(learn, 'user', max_rows, seed)
+        base = row_prior(learn, 'user')
         rows,*_,post = row_posteriors(learn, 'user', max_rows, seed, base.likelihood.noise)
         on_cpu = Gaussian(base.prior.mean.cpu(), base.prior.precision.cpu()) # interviews run on the CPU
         self.base = Belief(on_cpu, base.likelihood.to('cpu'))

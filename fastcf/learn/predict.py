@@ -29,6 +29,17 @@ def rows_served(
     vocab = learn.dls.catalog.item if is_item else learn.dls.catalog.user
     return vocab.rows(ids) if unknown == 'nan' else vocab.encode(ids)
 
+# %% ../../nbs/learn/03_predict.ipynb #4d8e7d8e
+def _score_of_one(learn, user, item):
+    "The score of one pair of ids with training ratings; `None` where it takes a frame to say it, or an error"
+    if type(user) not in (int, str) or type(item) not in (int, str): return
+    c,pair = learn.dls.catalog,[]
+    for id,vocab,is_item in ((user, c.user, False), (item, c.item, True)):
+        row = vocab.row(id)
+        if row < 0 or not learn.dls.counts(is_item)[row]: return
+        pair.append(torch.tensor([row]))
+    return float(score_pairs(learn.model, *pair))
+
 # %% ../../nbs/learn/03_predict.ipynb #2efe0a7b
 @patch
 @torch.no_grad()
@@ -42,6 +53,7 @@ def predict(self:CFLearner,
     "Predicted ratings for pairs of ids"
     if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
     c,spread = self.dls.catalog,check_interval(interval) is not None or return_std
+    if not spread and (score := _score_of_one(self, users, items)) is not None: return score
     df,single = id_pairs((c.user.name, c.item.name), users, items)
     new = self.learned.newcomers # what serves ids without training ratings, if a prior is attached
     served = ['nan' if self.learned.prior(side) is not None else unknown for side in ('user', 'item')]

@@ -60,7 +60,8 @@ def _asks_for_ratings(name):
     method = getattr(CFLearner, name)
     @wraps(method)
     def _inner(self, *args, **kwargs):
-        if not len(self.dls.train_ds) and kwargs.get('dl') is None:
+        ds = getattr(self.dls, 'train_ds', None) # loaders of other makers may have none
+        if ds is not None and not len(ds) and kwargs.get('dl') is None:
             raise ValueError(f"{name}: this learner holds no training ratings, as after load_learner: it predicts, recommends and folds in. Give it loaders of the ratings that it was fitted on, learn.dls = CFDataLoaders.from_df(...), or do this before learn.export.")
         return method(self, *args, **kwargs)
     return _inner
