@@ -57,6 +57,8 @@ class MetadataPrior:
         weights = {p: t.n**a for p,a in (('1', 0), ('√n', .5), ('n', 1))}
         self.model = Ridge(f, t.x, t.error, t.cov, folds, seed, weights)
         if self.engine == 'tabular': self.model = Tabular(f, t, self.encoder.columns, weights[self.model.weighted], folds, seed, **self.kwargs)
+        m = self.model
+        m.residual = m.residual * t.spread(m.left_out, m.residual * (1 + m.leverage(f).mean()))
         return self
 
     def _features(self, df, ids): return self.encoder.encode(df, ids)[0].to(self.base.mean.device)

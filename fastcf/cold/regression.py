@@ -50,6 +50,15 @@ class Targets:
         "Root mean squared error of the ratings, were these the vectors"
         return float((self.likelihood.mean(x[self.row], self.col) - self.r).square().mean().sqrt())
 
+    def spread(self,
+        x:Tensor, # Vectors predicted from rows other than each's own [n, k]
+        cov:Tensor # How unsure they are said to be [k, k]
+    ) -> float: # A factor
+        "By how much `cov` is too narrow, going by the ratings of the rows"
+        like,left = self.likelihood,self.error(x)**2 - self.likelihood.noise
+        said = (like.variance(x[self.row], self.col, cov) - like.noise).mean()
+        return float((left / said).clamp(.25, 4))
+
 # %% ../../nbs/cold/00_regression.ipynb #ef5b382a
 def fold_of_rows(n, folds, seed):
     "Which of `folds` parts each of `n` rows is in"
@@ -104,7 +113,8 @@ class Ridge:
         w = weights[self.weighted]
         self.f_mean,self.x_mean,(self.weight,),val,vec = _ridge(f, x, w, [self.strength])
         self._inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
-        self.residual = _spread(x - held[self.weighted][s], torch.as_tensor(cov, device=x.device), w) / (1 + self.leverage(f).mean())
+        self.left_out = held[self.weighted][s] # the vectors of rows as predicted from the other parts [n, k]
+        self.residual = _spread(x - self.left_out, torch.as_tensor(cov, device=x.device), w) / (1 + self.leverage(f).mean())
 
     def leverage(self,
         f:Tensor # Features [n, d]
@@ -185,7 +195,8 @@ class Tabular:
             said[:, out] = torch.stack([self._back(o) for o in watch.said])
         self.held_out = pd.Series([targets.error(o) for o in said], index=pd.RangeIndex(1, epochs + 1, name='epochs'), name='rmse')
         self.epochs = int(self.held_out.idxmin())
-        self.residual = _spread(targets.x - said[self.epochs-1], targets.cov, w)
+        self.left_out = said[self.epochs-1] # the vectors of rows as predicted from the other parts [n, k]
+        self.residual = _spread(targets.x - self.left_out, targets.cov, w)
         self.model = self._fit(f, y, w, self.epochs)
 
     def _inputs(self, f): return _codes(f, self.columns)[::2]
