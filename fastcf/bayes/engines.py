@@ -36,7 +36,9 @@ class EpochEngine(Callback):
         "Raise where this engine does not fit the learner; an engine that needs no tables of the model's has a check of its own"
         m = self.model
         if not (isinstance(self.learn, CFLearner) and isinstance(m, EmbeddingDotBias)):
-            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, got {type(self.learn).__name__} around {type(m).__name__}. "
+            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, "
+                            f""
+                            f"got {type(self.learn).__name__} around {type(m).__name__}. "
                             "Make one with cf_learner(dls).")
 
     def before_fit(self):
@@ -162,8 +164,10 @@ def _levels(gibbs, table, known=None):
 def _check_can_sample(dls, model):
     "Raise where the sampler's model does not fit"
     if model.y_range is not None:
-        raise ValueError(f"Gibbs: the sampler's ratings are Gaussian, and this model has y_range={model.y_range}. Make it with cf_learner(dls), without y_range.")
-    if dls.valid_ds is not None and dls.valid.shuffle: raise ValueError("Gibbs: the validation loader is shuffled. Make the loaders without val_shuffle.")
+        raise ValueError(f"Gibbs: the sampler's ratings are Gaussian, and this model has y_range={model.y_range}. "
+                         "Make it with cf_learner(dls), without y_range.")
+    if dls.valid_ds is not None and dls.valid.shuffle:
+        raise ValueError("Gibbs: the validation loader is shuffled. Make the loaders without val_shuffle.")
 
 # %% ../../nbs/bayes/06_engines.ipynb #90eda7b7
 class Gibbs(EpochEngine):
@@ -239,7 +243,8 @@ def after_fit(self:Gibbs):
     if not self.samples.count: self.count(self.sampler.state())
     write_tables(self.model, *self.sampler.tables(*point_tables(self.sampler, self.samples)))
     kept = self.samples
-    self.learn.learned.keep('posterior', Posterior(self.dls, self.sampler, kept.states, torch.stack(kept.chain), self.time_bins, self.known))
+    posterior = Posterior(self.dls, self.sampler, kept.states, torch.stack(kept.chain), self.time_bins, self.known)
+    self.learn.learned.keep('posterior', posterior)
 
 # %% ../../nbs/bayes/06_engines.ipynb #93ce214b
 def _conditional_means(s):

@@ -22,7 +22,8 @@ from ..learn.learned import Learned
 from ..learn.model import require
 from ..learn.learner import CFLearner
 from .posterior import augment,gaussian_of,group_ratings,posterior
-from .belief import Belief,Labels,RowLikelihood
+from .row_likelihood import RowLikelihood
+from .belief import Belief,Labels
 
 # %% ../../nbs/bayes/02_foldin.ipynb #e9bf8332
 def table_vectors(model):
@@ -55,7 +56,7 @@ def rows_to_learn_from(t, side, max_rows, seed):
     return ids,own[keep],col[keep].long(),t.ratings[keep]
 
 def row_posteriors(learn, side, max_rows, seed, noise=None):
-    "Rows of one side that have ratings, how many ratings, the spread of their tables, the noise (by default that of the fit), and each row's posterior around the table's values"
+    "Rows with ratings, how many ratings, the tables' spread, the noise (by default the fit's), each row's posterior around the table's values"
     vectors,offsets,own = bilinear_design(learn.model, side)
     ids,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
     groups = group_ratings(row, col, len(ids)).to(own.device)
@@ -91,8 +92,10 @@ def estimate_noise(learn, side, n, used, mse, seed=0):
     noise = mse * n / (n - 2 * used).clamp(min=n / 10) # as many again by the other side
     seen = validation_noise(learn, side, noise, seed=seed)
     if seen is None and 2 * used > n / 2:
-        warnings.warn(f"estimate_prior: the tables follow their {n:,} training ratings so closely that the noise ({float(noise):.2g}) is a guess, and intervals may be too narrow. "
-                      "Keep validation rows of known users and items (valid_pct), or fit with more weight decay, fewer factors or fewer epochs.", stacklevel=3)
+        warnings.warn(f"estimate_prior: the tables follow their {n:,} training ratings so closely that "
+                      f"the noise ({float(noise):.2g}) is a guess, and intervals may be too narrow. "
+                      "Keep validation rows of known users and items (valid_pct), or fit with more weight decay, fewer factors or fewer epochs.",
+                      stacklevel=3)
     return noise if seen is None else torch.maximum(noise, seen)
 
 def estimate_prior(
@@ -102,7 +105,9 @@ def estimate_prior(
     seed:int=0 # Seed of that sample
 ) -> Belief: # What is believed of any new row
     "The prior of one side's vectors, from the posteriors of those who have ratings"
-    if not learn.learned.complete: raise ValueError("estimate_prior: the training ratings stayed behind when this learner was exported. Call fold_in before export, and the prior goes along.")
+    if not learn.learned.complete:
+        raise ValueError("estimate_prior: the training ratings stayed behind when this learner was exported. "
+                         "Call fold_in before export, and the prior goes along.")
     ids,n,spread,mse,post = row_posteriors(learn, check_side(side), max_rows, seed)
     cov = post.cov()
     used = cov[0].numel()**.5 * len(ids) - torch.einsum('kl,rlk->', spread.precision, cov) # degrees of freedom of this side
@@ -140,7 +145,9 @@ def _as_frame(learn, ratings, side):
         raise TypeError(f"ratings: expected a frame of {', '.join(names)}, or a dictionary of {other.name}: rating for one new {own.name}, "
                         f"got {type(ratings).__name__}.")
     if set(names) <= set(ratings.columns): return ratings[names]
-    if ratings.shape[1] < 3: raise RatingsError([describe_fault('columns', f"new ratings need {names}, there are {list(ratings.columns)}", "Rename the columns")])
+    if ratings.shape[1] < 3:
+        fault = f"new ratings need {names}, there are {list(ratings.columns)}"
+        raise RatingsError([describe_fault('columns', fault, "Rename the columns")])
     return ratings.iloc[:, :3].set_axis(names, axis=1)
 
 def check_frame(learn, ratings, side='user'):
@@ -152,7 +159,8 @@ def check_frame(learn, ratings, side='user'):
     ids = [clean_ids(df[n], faults) for n in (user, item)]
     twice = df.duplicated([user, item], keep=False)
     if not faults and twice.any():
-        faults.append(describe_fault([user, item], "a pair of user and item in several rows", f"Keep one: df.drop_duplicates({[user, item]}, keep='last')", twice))
+        fix = f"Keep one: df.drop_duplicates({[user, item]}, keep='last')"
+        faults.append(describe_fault([user, item], "a pair of user and item in several rows", fix, twice))
     if faults: raise RatingsError(faults)
     return pd.DataFrame({user: ids[0], item: ids[1], rating: values})
 
@@ -177,7 +185,7 @@ def columns_of(learn, side):
 
 # %% ../../nbs/bayes/02_foldin.ipynb #64d2adfd
 def new_ratings(learn, ratings, side='user', unknown='error', served=True):
-    "Ids of the new rows, and row, column and value of each rating, checked; 'drop' leaves out ratings of the other side's unknown ids; `served`: what an attached prior serves is known"
+    "Ids of the new rows, and row, column and value of each rating, checked; 'drop' leaves out ratings of unknown ids of the other side"
     if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
     own,other = sides_of(learn.dls.catalog, side)
     df = check_frame(learn, ratings, side)
@@ -187,7 +195,9 @@ def new_ratings(learn, ratings, side='user', unknown='error', served=True):
         cols = columns.ids.rows(df[other.name]) if unknown == 'drop' else columns.ids.encode(df[other.name])
     else: cols = learn.dls.rows_with_ratings(df[other.name], side != 'item', 'nan' if unknown == 'drop' else 'error')
     df,cols = df[cols >= 0],cols[cols >= 0]
-    if not len(df): raise RatingsError([describe_fault(other.name, f"none of these ratings is of a known {other.name}", "Pass ratings of ids that have training ratings")])
+    if not len(df):
+        fault = f"none of these ratings is of a known {other.name}"
+        raise RatingsError([describe_fault(other.name, fault, "Pass ratings of ids that have training ratings")])
     ids = Vocab(df[own.name], own.name)
     return ids,ids.rows(df[own.name]),cols,df[learn.dls.catalog.rating_name].to_numpy('float32')
 

@@ -19,7 +19,8 @@ from ..data.checks import describe_fault
 from ..data.loaders import CFDataLoaders,RatingsTable
 from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
-from .belief import Belief,RowLikelihood,last_of_pairs
+from .row_likelihood import RowLikelihood
+from .belief import Belief,last_of_pairs
 from .foldin import bilinear_design,check_frame,fold_rows,new_ratings,row_prior,sides_of
 
 # %% ../../nbs/bayes/07_growth.ipynb #96077704
@@ -31,8 +32,8 @@ def check_growth(learn, ratings):
     if isinstance(ratings, pd.DataFrame) and not len(ratings):
         raise RatingsError([describe_fault('ratings', "the table is empty", "Pass at least one rating of each new row")])
     if not learn.learned.complete:
-        raise ValueError("ratings: this learner was exported without its training ratings, so it cannot grow. Add them to the learner that was fitted, "
-                         "or call fold_in here.")
+        raise ValueError("ratings: this learner was exported without its training ratings, so it cannot grow. "
+                         "Add them to the learner that was fitted, or call fold_in here.")
 
 def check_kind(vocab, ids):
     "Raise where new ids are text and the vocabulary holds numbers, or the other way round"

@@ -48,7 +48,7 @@ class LaplaceSpread:
     def __init__(self,
         learn:CFLearner # A fitted learner
     ):
-        self.learn,self._own,self._covs,self._noise = learn,{},{},None
+        self.learn,self._own,self._covs = learn,{},{}
         self.priors = {side: row_prior(learn, side) for side in ('user', 'item')}
 
     def __getstate__(self): return {**self.__dict__, '_own': {}, '_covs': {}}
@@ -88,30 +88,10 @@ class LaplaceSpread:
         items:Tensor # Rows of items [n]
     ) -> np.ndarray: # Standard deviations [n]
         "The standard deviation of a rating around its prediction"
-        return (self._fit(users.long().cpu(), items.long().cpu())[1] + self.noise).sqrt().cpu().numpy()
-
-    def _fit(self, users, items):
-        "Predictions of pairs [n], and the variances of what is not known of their rows [n]"
-        var,like = self._side(users, items, 'user') + self._side(items, users, 'item'),self.priors['user'].likelihood
+        users,items,like = users.long().cpu(),items.long().cpu(),self.priors['user'].likelihood
+        var = self._side(users, items, 'user') + self._side(items, users, 'item')
         x,dev = self.vectors('user'),var.device
-        parts = [like.link(like.linear(x[u.to(dev)], i.to(dev))) for u,i in zip(users.split(2**16), items.split(2**16))]
-        fit,slope = (torch.cat(o) for o in zip(*parts))
-        return fit,slope.square() * var
-
-    @property
-    def noise(self) -> float:
-        "The variance of a rating beyond what is not known of its rows"
-        if self._noise is None: self._noise = self._validated()
-        return self._noise
-
-    def _validated(self, most=2_000):
-        "The noise that validation ratings show; of fewer than a hundred known pairs, the one estimated with the prior"
-        v,counts = self.learn.dls.valid_ds,[self.learn.dls.counts(is_item) for is_item in (False, True)]
-        users,items = v.users.long().cpu(),v.items.long().cpu()
-        at = ((counts[0][users] > 0) & (counts[1][items] > 0)).nonzero()[:, 0]
-        if len(at) < 100: return self.priors['user'].likelihood.noise
-        at = at[::-(-len(at) // most)]
-        fit,var = self._fit(users[at], items[at])
-        return max(float(((fit.cpu() - v.ratings[at].cpu()).square() - var.cpu()).mean()), 1e-6)
+        slope = torch.cat([like.link(like.linear(x[u.to(dev)], i.to(dev)))[1] for u,i in zip(users.split(2**16), items.split(2**16))])
+        return (slope.square() * var + like.noise).sqrt().cpu().numpy()
 
 Learned.makes('spread')(LaplaceSpread)

@@ -160,8 +160,8 @@ class Newcomers(ServesNewcomers):
 
     def _noise(self, rows):
         "Noise of each pair: that which was estimated with the prior of its new side, or the mean of both where both are new"
-        noise = np.stack([np.where(r < 0, p.ready().prior.base.likelihood.noise if p else np.nan, np.nan) for r,p in zip(rows, map(self.priors.get, ('user', 'item')))])
-        return np.nanmean(noise, 0)
+        own = [np.nan if p is None else p.ready().prior.base.likelihood.noise for p in map(self.priors.get, ('user', 'item'))]
+        return np.nanmean([np.where(r < 0, noise, np.nan) for r,noise in zip(rows, own)], 0)
 
 # %% ../../nbs/cold/03_attach.ipynb #b5bf02b5
 @patch
@@ -214,6 +214,6 @@ def export(self:CFLearner,
     if len(self.dls.train_ds) and has_ratings(self.dls.train_ds): self.choice # learned now, if it was not
     if isinstance(self.model, EmbeddingDotBias) and self.learned.complete:
         for side in ('user', 'item'): row_prior(self, side)
-        self.learned.get('spread').noise,self.learned.get('rating_limits')
+        for name in ('spread', 'rating_limits'): self.learned.get(name)
         for p in (self.learned.newcomers.priors if self.learned.newcomers is not None else {}).values(): p.ready()
     Learner.export(self, fname, **kwargs)

@@ -226,7 +226,8 @@ def _fit(self, f, y, w, epochs, watch=None):
         torch.manual_seed(a['seed'])
         dl = _Rows(data, bs=min(a['bs'], len(f)), shuffle=True, drop_last=True)
         dl.rng = random.Random(a['seed'])
-        model = TabularModel([(n, emb_sz_rule(n)) for n in counts], rest.shape[1], y.shape[1], a['layers'], ps=a['ps'], bn_cont=rest.shape[1] > 0)
+        sizes = [(n, emb_sz_rule(n)) for n in counts]
+        model = TabularModel(sizes, rest.shape[1], y.shape[1], a['layers'], ps=a['ps'], bn_cont=rest.shape[1] > 0)
         learn = Learner(DataLoaders(dl, _Rows(data, bs=len(f), n=0), device=f.device), model, loss_func=_loss, lr=a['lr'], wd=a['wd'])
         with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=L(a['cbs']) + L(watch))
     return learn.model.eval()

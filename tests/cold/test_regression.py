@@ -80,3 +80,12 @@ def test_pandas_is_left_as_it_was(town):
 def test_errors(town):
     with pytest.raises(ValueError, match="engine: expected 'linear' or 'tabular', got 'deep'"): MetadataPrior(town['learn'], engine='deep')
     with pytest.raises(TypeError, match="epochs: the engine 'linear' takes no such arguments"): MetadataPrior(town['learn'], epochs=3)
+
+def test_a_spread_is_scaled_by_left_out_rows(town):
+    "Said to be a hundredth, or a hundred times, of what it is: the factor makes up for it, up to four"
+    l = town['learn']
+    t = Targets(l, 'user', estimate_prior(l), 20_000, 0)
+    x,cov = t.x.mean(0).expand(len(t.x), -1),torch.cov(t.x.T) + t.cov.mean(0)
+    one = t.spread(x, cov)
+    assert .5 < one < 2 and t.spread(x, 2 * cov) == pytest.approx(one / 2, rel=1e-3)
+    assert t.spread(x, cov / 100) == 4 and t.spread(x, cov * 100) == .25
