@@ -26,7 +26,9 @@ from .row_likelihood import RowLikelihood
 from .belief import Belief,Labels
 
 # %% ../../nbs/bayes/02_foldin.ipynb #e9bf8332
-def table_vectors(model):
+def table_vectors(
+    model # A model that is linear in its vectors
+):
     "Vectors of users and of items: factors, then biases; of any model that is linear in them"
     res = []
     for side in ('user', 'item'):
@@ -36,13 +38,21 @@ def table_vectors(model):
 
 def y_range_of(learn): return getattr(learn.model, 'y_range', None)
 
-def bilinear_design(model, side):
+def bilinear_design(
+    model, # A model that is linear in its vectors
+    side # The side whose rows are to be found: 'user' or 'item'
+):
     "Vectors [columns, k] and offsets [columns] that a row of this side meets, and the side's own vectors"
     users,items = table_vectors(model)
     own,other = (items, users) if side == 'item' else (users, items)
     return augment(other),other[:, -1],own
 
-def rows_to_learn_from(t, side, max_rows, seed):
+def rows_to_learn_from(
+    t, # A table of ratings
+    side, # 'user' or 'item'
+    max_rows, # Rows at most; of more, so many are drawn
+    seed # Seed of what is drawn
+):
     "Ratings of at most `max_rows` rows of one side, drawn with a seed: ids of the rows, rows renumbered, columns, ratings"
     row,col = (t.items, t.users) if side == 'item' else (t.users, t.items)
     counts = torch.bincount(row)
@@ -55,7 +65,13 @@ def rows_to_learn_from(t, side, max_rows, seed):
     keep = own >= 0
     return ids,own[keep],col[keep].long(),t.ratings[keep]
 
-def row_posteriors(learn, side, max_rows, seed, noise=None):
+def row_posteriors(
+    learn, # A fitted learner
+    side, # 'user' or 'item'
+    max_rows, # Rows at most; of more, so many are drawn
+    seed, # Seed of what is drawn
+    noise=None # Variance of a rating; by default the mean squared error of the fit
+):
     "Rows with ratings, how many ratings, the tables' spread, the noise (by default the fit's), each row's posterior around the table's values"
     vectors,offsets,own = bilinear_design(learn.model, side)
     ids,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
@@ -70,7 +86,14 @@ def row_posteriors(learn, side, max_rows, seed, noise=None):
     return ids,len(r),spread,noise,posterior(groups, vectors, targets, spread, slope.square() / noise, what='full')
 
 # %% ../../nbs/bayes/02_foldin.ipynb #2cab36d2
-def validation_noise(learn, side, noise, max_rows=1000, seed=0, steps=2):
+def validation_noise(
+    learn, # A fitted learner
+    side, # 'user' or 'item'
+    noise, # Where to start from
+    max_rows=1000, # Rows at most; of more, so many are drawn
+    seed=0, # Seed of what is drawn
+    steps=2 # The second knows better how unsure the rows are
+):
     "The noise that validation ratings show beyond what is not known of their rows; `None` of fewer than a hundred known pairs"
     v,vectors,offsets = learn.dls.valid_ds,*bilinear_design(learn.model, side)[:2]
     ids = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)[0].cpu()
@@ -87,7 +110,14 @@ def validation_noise(learn, side, noise, max_rows=1000, seed=0, steps=2):
         noise = ((like.mean(x, col) - r).square() - like.variance(x, col, post.cov(), row)).mean().clamp(min=1e-6)
     return noise
 
-def estimate_noise(learn, side, n, used, mse, seed=0):
+def estimate_noise(
+    learn, # A fitted learner
+    side, # 'user' or 'item'
+    n, # Training ratings
+    used, # Degrees of freedom of this side's vectors
+    mse, # Mean squared error of the fit on them
+    seed=0 # Seed of what is drawn
+):
     "The noise of a fit with mean squared error `mse` on `n` ratings, of which one side's vectors have used up `used`"
     noise = mse * n / (n - 2 * used).clamp(min=n / 10) # as many again by the other side
     seen = validation_noise(learn, side, noise, seed=seed)
@@ -129,7 +159,10 @@ def _rating_limits(learn):
     return float(r.min()),float(r.max())
 
 # %% ../../nbs/bayes/02_foldin.ipynb #1e729100
-def sides_of(catalog, side):
+def sides_of(
+    catalog, # What the row numbers mean
+    side # 'user' or 'item'
+):
     "The vocabulary of one side, and that of the other"
     return (catalog.item, catalog.user) if check_side(side) == 'item' else (catalog.user, catalog.item)
 
@@ -150,7 +183,11 @@ def _as_frame(learn, ratings, side):
         raise RatingsError([describe_fault('columns', fault, "Rename the columns")])
     return ratings.iloc[:, :3].set_axis(names, axis=1)
 
-def check_frame(learn, ratings, side='user'):
+def check_frame(
+    learn, # A fitted learner
+    ratings, # A frame, or a dictionary of one new row
+    side='user' # 'user' or 'item'
+):
     "New ratings with clean ids and values in the loaders' columns, or one error for all that is wrong with them"
     df,faults = _as_frame(learn, ratings, side),[]
     user,item,rating = df.columns
@@ -174,7 +211,10 @@ class Columns:
     belief:Belief|None=None # About the vectors of those without training ratings, where a prior is attached
     at:torch.Tensor|None=None # Places in it, -1 for those with training ratings
 
-def columns_of(learn, side):
+def columns_of(
+    learn, # A fitted learner
+    side # Of the new rows, 'user' or 'item'
+):
     "What new rows of one side meet"
     c,other = learn.dls.catalog,'user' if check_side(side) == 'item' else 'item'
     served,counts = learn.learned.prior(other),learn.dls.counts(other == 'item')
@@ -184,7 +224,13 @@ def columns_of(learn, side):
     return Columns(ids, torch.cat([counts, counts.new_zeros(len(ids) - len(counts))]), titles, belief, at)
 
 # %% ../../nbs/bayes/02_foldin.ipynb #64d2adfd
-def new_ratings(learn, ratings, side='user', unknown='error', served=True):
+def new_ratings(
+    learn, # A fitted learner
+    ratings, # A frame, or a dictionary of one new row
+    side='user', # Of the new rows, 'user' or 'item'
+    unknown='error', # What ratings of unknown ids of the other side do: 'error' or 'drop'
+    served=True # Whether ids that only an attached prior serves are known
+):
     "Ids of the new rows, and row, column and value of each rating, checked; 'drop' leaves out ratings of unknown ids of the other side"
     if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
     own,other = sides_of(learn.dls.catalog, side)
@@ -209,7 +255,12 @@ def row_prior(
     "The prior of one side, estimated when it is first asked for and again when the tables have changed"
     return learn.learned.get(f'{check_side(side)}_prior')
 
-def fold_rows(learn, checked, side, prior=None):
+def fold_rows(
+    learn, # A fitted learner
+    checked, # As from `new_ratings`
+    side, # Of the new rows, 'user' or 'item'
+    prior=None # Belief before the ratings; by default the attached or estimated one
+):
     "New rows of one side from their ratings, as `new_ratings` gives them"
     ids,*ratings = checked
     served,o = learn.learned.prior(side),columns_of(learn, side)

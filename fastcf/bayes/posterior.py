@@ -109,7 +109,13 @@ def _few_precisions(g, vectors, weights):
             res[row] += (v * weights[part, None]).T @ v
     return res
 
-def row_precisions(g, vectors, weights, prior, cache=2**20):
+def row_precisions(
+    g, # Ratings by row
+    vectors, # Vectors of the other side [columns, k]
+    weights, # What each rating weighs [n]
+    prior, # Precision before the ratings [k, k], or one a row
+    cache=2**20 # Numbers of outer products at a time
+):
     "Precisions [rows, k, k] of the rows of `g`, whose ratings have `weights` [n]"
     row_count,k = len(g.starts) - 1,vectors.shape[1]
     if row_count <= 4 or len(g.cols) > 2000 * row_count: return prior + _few_precisions(g, vectors, weights)

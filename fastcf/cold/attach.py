@@ -131,7 +131,12 @@ def detach_prior(self:CFLearner,
 # %% ../../nbs/cold/03_attach.ipynb #888f5fc4
 BUDGET = 2**22 # numbers of matrices at a time: 16 MB
 
-def score_of_two(u, v, cov_u=None, cov_v=None):
+def score_of_two(
+    u, # Vectors of users [n, k]
+    v, # Vectors of items [n, k]
+    cov_u=None, # Covariances of the former [n, k, k]
+    cov_v=None # Covariances of the latter
+):
     "Scores of pairs of vectors [n, k] before the link, and the variances of these, if there are covariances"
     raw = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
     if cov_u is None: return raw,None

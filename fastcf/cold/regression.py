@@ -60,7 +60,11 @@ class Targets:
         return float((left / said).clamp(.25, 4))
 
 # %% ../../nbs/cold/00_regression.ipynb #ef5b382a
-def fold_of_rows(n, folds, seed):
+def fold_of_rows(
+    n, # Rows
+    folds, # Parts
+    seed # Seed of what is drawn
+):
     "Which of `folds` parts each of `n` rows is in"
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % min(folds, n)
 
@@ -74,7 +78,14 @@ def _ridge(f, x, w, strengths):
     b = vec.T @ (f.T @ ((x - xm) * w).double()) # [d, k]
     return fm,xm,[(vec @ (b / (val + s)[:, None])).to(x.dtype) for s in strengths],val,vec
 
-def held_out(f, x, w, strengths, folds, seed):
+def held_out(
+    f, # Features [n, d]
+    x, # Vectors [n, k]
+    w, # Weights of rows [n]
+    strengths, # Strengths of the ridge
+    folds, # Parts of the rows
+    seed # Seed of what is drawn
+):
     "Vectors predicted from weights that never saw the row, for each strength [s, n, k]"
     part = fold_of_rows(len(f), folds, seed).to(f.device)
     res = x.new_empty(len(strengths), *x.shape)

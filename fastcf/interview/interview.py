@@ -106,13 +106,22 @@ def beliefs(self:Interview) -> Newcomer: # Of one newcomer
     return self._beliefs
 
 # %% ../../nbs/interview/02_interview.ipynb #4237f1d0
-def item_frame(interview, rows, **cols):
+def item_frame(
+    interview, # The interview
+    rows, # Row numbers of items
+    **cols # Further columns
+):
     "Ids and titles of items, and more"
     c = interview.catalog
     titles = None if c.item.name == 'title' else c.titles(rows)
     return pd.DataFrame({c.item.name: c.item[rows], **({} if titles is None else dict(title=titles)), **cols})
 
-def topic_frame(interview, topics, like, **cols):
+def topic_frame(
+    interview, # The interview
+    topics, # Keys of topics
+    like, # A frame with the columns to have
+    **cols # Further columns
+):
     "Keys of topics, their values as titles, and more, in the columns of the frame `like`"
     name = interview.catalog.item.name
     res = pd.DataFrame({name: pd.Series(list(topics), dtype=object), **cols})

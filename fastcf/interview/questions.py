@@ -206,14 +206,21 @@ class ExpectedGain:
     moment:Tensor # M: which directions of a vector their future ratings depend on [rows, k, k]
     habit_effect:Tensor # How a habit moves the vector [rows, k, habits]
 
-def expected_gain(interviewer, newcomer):
+def expected_gain(
+    interviewer, # The interviewer
+    newcomer # What is believed of some newcomers
+):
     "What decides how far replies are expected to narrow what is believed of newcomers"
     like,cov = interviewer.base.likelihood,newcomer.taste.cov()
     weights = newcomer.seen * like.link(like.linear(newcomer.taste.mean))[1].square() # [rows, items]
     moment = torch.stack([(like.vectors * w[:, None]).T @ like.vectors for w in weights])
     return ExpectedGain(cov, newcomer.habits.cov(), moment, cov @ newcomer.prior_precision @ interviewer.prior.ridge.weight.T)
 
-def item_questions(interviewer, newcomer, items):
+def item_questions(
+    interviewer, # The interviewer
+    newcomer, # What is believed of some newcomers
+    items # Row numbers of items [rows, n]
+):
     "Questions about items [rows, c]"
     like,exposure = interviewer.base.likelihood,interviewer.exposure
     raw = (newcomer.taste.mean[:, None] * like.vectors[items]).sum(-1) + like.offsets[items] # [rows, c]
