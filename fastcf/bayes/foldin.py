@@ -89,44 +89,49 @@ def row_posteriors(
 def validation_noise(
     learn, # A fitted learner
     side, # 'user' or 'item'
-    noise, # Where to start from
-    max_rows=1000, # Rows at most; of more, so many are drawn
+    max_rows=500, # Rows at most; of more, so many are drawn
     seed=0, # Seed of what is drawn
-    steps=2 # The second knows better how unsure the rows are
+    steps=3 # Each knows better than the one before how unsure the rows are
 ):
     "The noise that validation ratings show beyond what is not known of their rows; `None` of fewer than a hundred known pairs"
     v,vectors,offsets = learn.dls.valid_ds,*bilinear_design(learn.model, side)[:2]
     ids = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)[0].cpu()
     place = torch.full((len(learn.dls.counts(side == 'item')),), -1).index_copy(0, ids, torch.arange(len(ids)))
-    row,col = ((v.items, v.users) if side == 'item' else (v.users, v.items))
+    row,col = (v.items, v.users) if side == 'item' else (v.users, v.items)
     row,col = place[row.long().cpu()],col.long().cpu()
     known = (row >= 0) & (learn.dls.counts(side != 'item')[col] > 0)
     if known.sum() < 100: return None
     row,col,r = (o[known].to(vectors.device) for o in (row, col, v.ratings.cpu()))
     like = RowLikelihood(vectors, offsets, 0., y_range_of(learn))
-    for _ in range(steps): # the second knows better how unsure the rows are
+    noise = None # at first that of the fit
+    for _ in range(steps):
         post = row_posteriors(learn, side, max_rows, seed, noise)[-1]
         x = post.mean[row]
         noise = ((like.mean(x, col) - r).square() - like.variance(x, col, post.cov(), row)).mean().clamp(min=1e-6)
-    return noise
+    return float(noise)
+
+@Learned.makes('validation_noise')
+def _validation_noise(learn):
+    "One noise for both sides, so that doubt about known and new rows can be compared"
+    seen = [validation_noise(learn, side) for side in ('user', 'item')]
+    return None if None in seen else sum(seen) / 2
 
 def estimate_noise(
     learn, # A fitted learner
     side, # 'user' or 'item'
     n, # Training ratings
     used, # Degrees of freedom of this side's vectors
-    mse, # Mean squared error of the fit on them
-    seed=0 # Seed of what is drawn
+    mse # Mean squared error of the fit on them
 ):
     "The noise of a fit with mean squared error `mse` on `n` ratings, of which one side's vectors have used up `used`"
     noise = mse * n / (n - 2 * used).clamp(min=n / 10) # as many again by the other side
-    seen = validation_noise(learn, side, noise, seed=seed)
+    seen = learn.learned.get('validation_noise')
     if seen is None and 2 * used > n / 2:
         warnings.warn(f"estimate_prior: the tables follow their {n:,} training ratings so closely that "
                       f"the noise ({float(noise):.2g}) is a guess, and intervals may be too narrow. "
                       "Keep validation rows of known users and items (valid_pct), or fit with more weight decay, fewer factors or fewer epochs.",
                       stacklevel=3)
-    return noise if seen is None else torch.maximum(noise, seen)
+    return float(noise) if seen is None else max(float(noise), seen)
 
 def estimate_prior(
     learn:CFLearner, # A fitted learner
@@ -141,8 +146,8 @@ def estimate_prior(
     ids,n,spread,mse,post = row_posteriors(learn, check_side(side), max_rows, seed)
     cov = post.cov()
     used = cov[0].numel()**.5 * len(ids) - torch.einsum('kl,rlk->', spread.precision, cov) # degrees of freedom of this side
-    noise = estimate_noise(learn, side, n, used, mse, seed)
-    likelihood = RowLikelihood(*bilinear_design(learn.model, side)[:2], float(noise), y_range_of(learn))
+    noise = estimate_noise(learn, side, n, used, mse)
+    likelihood = RowLikelihood(*bilinear_design(learn.model, side)[:2], noise, y_range_of(learn))
     return Belief(gaussian_of(post.mean, cov.mean(0)), likelihood)
 
 @Learned.makes('user_prior')
