@@ -14,9 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..core import check_side
-from ..data.loaders import CFDataLoaders
-from ..learn.pairs import add_spread,check_interval,id_pairs
+from ..core import check_choice,check_side
+from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 from .sampler import Sampler,time_levels
 
 # %% ../../nbs/bayes/05_intervals.ipynb #d1678e8e
@@ -48,7 +47,7 @@ def _log_score(mean, sd, y):
 class Posterior:
     "What a sampler leaves: samples that predict with intervals"
     def __init__(self,
-        dls:CFDataLoaders, # For ids and validation rows
+        dls, # Loaders, for ids and validation rows
         sampler:Sampler, # For the unit of the ratings
         states:list, # Kept samples
         chain:Tensor, # Predictions of some pairs [sweeps, pairs]
@@ -84,13 +83,13 @@ class Posterior:
         interval:float|None=None, # Probability of an interval for a new rating, such as 0.9
         return_std:bool=False, # Add the standard deviation of a new rating
         times=None, # Seconds at which each rating is given, for a sampler with `time_bins`; without, at a time not seen
-        unknown:str='error' # What an id that was not in the loaders gives: 'error' or 'nan'
+        unknown:str='error' # What an id that was not in the loaders gives: 'error', 'nan' or 'skip' (no row)
     ) -> float|pd.DataFrame: # A number for a single pair without more; else a frame: user, item, prediction, then std, low, high
         "Predicted ratings for pairs of ids; those without training ratings are predicted from the prior"
-        if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
+        check_choice('unknown', unknown, UNKNOWN)
         vocabs,spread = (self.catalog.user, self.catalog.item),check_interval(interval) is not None or return_std
         df,single = id_pairs([v.name for v in vocabs], users, items)
-        rows = [v.rows(df[v.name]) if unknown == 'nan' else v.encode(df[v.name]) for v in vocabs]
+        rows = [v.encode(df[v.name]) if unknown == 'error' else v.rows(df[v.name]) for v in vocabs]
         ok = np.flatnonzero((rows[0] >= 0) & (rows[1] >= 0))
         u,i = (torch.as_tensor(r[ok]) for r in rows)
         t = None if times is None else torch.as_tensor(np.broadcast_to(np.asarray(times), len(df)).astype('int64')[ok])
@@ -101,9 +100,9 @@ class Posterior:
             part = pd.DataFrame(dict(prediction=mean.mean(0).numpy()))
             part = add_spread(part.assign(std=std), std, interval, quantile=lambda p: _quantile(mean, sd, p).numpy())
             res[ok[at.numpy()], :part.shape[1]] = part.to_numpy()
-        if not spread: return float(res[0, 0]) if single else df.assign(prediction=res[:, 0])
+        if not spread: return float(res[0, 0]) if single else skip_unknown(df.assign(prediction=res[:, 0]), unknown)
         cols = ['prediction'] + ['std'] * return_std + ['low', 'high'] * (interval is not None)
-        return df.assign(**{c: res[:, ['prediction', 'std', 'low', 'high'].index(c)] for c in cols})
+        return skip_unknown(df.assign(**{c: res[:, ['prediction', 'std', 'low', 'high'].index(c)] for c in cols}), unknown)
 
 # %% ../../nbs/bayes/05_intervals.ipynb #b620f069
 def split_chains(

@@ -124,9 +124,9 @@ def row_precisions(
     step = max(1, cache // max(1, vectors.numel()))
     parts = []
     for j in range(0, k, step):
-        products = (vectors[:, :, None] * vectors[:, None, j:j+step]).flatten(1) # [columns, k * step]
-        parts.append(_sums(g, products, weights).view(row_count, k, -1))
-    return prior + (parts[0] if len(parts) == 1 else torch.cat(parts, 2))
+        products = (vectors[:, j:j+step, None] * vectors[:, None, :]).flatten(1) # [columns, step * k]
+        parts.append(_sums(g, products, weights).view(row_count, -1, k))
+    return prior + (parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
 # %% ../../nbs/bayes/00_posterior.ipynb #907fd57c
 def posterior(
@@ -258,7 +258,10 @@ def laplace_posterior(
     mean = (prior.mean.expand(row_count, k) if start is None else start).clone()
     full = vectors.new_empty(row_count, k, k) if what == 'full' else None
     for rows,at,g in groups.slices(max(1, budget // (4*k*k))):
-        m,p0 = prior.of(rows)
-        mean[rows],weights = _newton(mean[rows], (g, vectors, *(o[at] for o in each), m, p0, y_range))
-        if what == 'full': full[rows] = row_precisions(g, vectors, weights, p0)
+        v,(m,p0) = vectors,prior.of(rows)
+        if len(g.cols) < 2 * len(vectors): # the columns that occur, close together
+            used,cols = g.cols.unique(return_inverse=True)
+            v,g = vectors.index_select(0, used),RatingsCSR(g.order, cols, g.starts)
+        mean[rows],weights = _newton(mean[rows], (g, v, *(o[at] for o in each), m, p0, y_range))
+        if what == 'full': full[rows] = row_precisions(g, v, weights, p0)
     return Gaussian(mean, full) if what == 'full' else mean

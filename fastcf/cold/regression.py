@@ -123,7 +123,7 @@ class Ridge:
         self.strength,self.weighted = self.strengths[s],self.held_out.columns[j]
         w = weights[self.weighted]
         self.f_mean,self.x_mean,(self.weight,),val,vec = _ridge(f, x, w, [self.strength])
-        self._inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
+        self.inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
         self.left_out = held[self.weighted][s] # the vectors of rows as predicted from the other parts [n, k]
         self.residual = _spread(x - self.left_out, torch.as_tensor(cov, device=x.device), w) / (1 + self.leverage(f).mean())
 
@@ -131,7 +131,7 @@ class Ridge:
         f:Tensor # Features [n, d]
     ) -> Tensor: # Variance of each prediction, in residual covariances [n]
         "How far each row is from those that the weights were learned from"
-        return ((f - self.f_mean) @ self._inverse * (f - self.f_mean)).sum(1)
+        return ((f - self.f_mean) @ self.inverse * (f - self.f_mean)).sum(1)
 
     def means(self,
         f:Tensor # Features [n, d]

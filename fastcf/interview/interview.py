@@ -17,7 +17,7 @@ from ..core import check_count,id_repr,stable_topk
 from ..bayes.posterior import Gaussian
 from ..bayes.belief import Belief
 from .questions import STRATEGIES,Interviewer,Newcomer,adaptive_page,expected_gain,interviewer_of
-from .topics import Topics
+import fastcf.interview.topics # Interviewer.topics
 
 # %% ../../nbs/interview/02_interview.ipynb #68a6b5fa
 class Interview:
@@ -38,7 +38,7 @@ class Interview:
         self.page_size,self.pages = int(check_count('page_size', page_size)),int(check_count('pages', pages))
         self.strategy,self.min_gain,self.seed,self.about = strategy,min_gain,seed,dict(about or {})
         self.teach = learn if isinstance(learn, Interviewer) else interviewer_of(learn, seed)
-        self.topics = None if proxies is None else Topics(self.teach, proxies)
+        self.topics = None if proxies is None else self.teach.topics(proxies)
         self.catalog,self.log,self._beliefs = self.teach.learn.dls.catalog,[],None
         self.watchers = [] # Functions without arguments, called after each change
         me = pd.DataFrame({'user': [0], **{k: [v] for k,v in self.about.items()}}).set_index('user')

@@ -150,6 +150,12 @@ class Interviewer:
         ids=None # Whose habits, in this order; by default all of them
     ) -> Gaussian: # Habits of each
         "What metadata say of habits, for `beliefs`"
+        encoder,ridge = self.metadata_model()
+        f = encoder.encode(users, ids)[0]
+        return ridge.gaussian(f, 1 + ridge.leverage(f))
+
+    def metadata_model(self):
+        "How metadata of users are read, and the linear model from them to habits; learned when first asked for"
         c,exposure = self.learn.dls.catalog,self.exposure
         if c.users is None: raise ValueError("users: the learner knows no metadata of users. Pass users= to the loaders.")
         if self._metadata is None:
@@ -159,9 +165,7 @@ class Interviewer:
             features = encoder.encode(c.users, c.user[known.numpy()])[0]
             ridge = Ridge(features, exposure.habits(known), exposure.audiences.T @ exposure.audiences)
             self._metadata = encoder,ridge
-        encoder,ridge = self._metadata
-        f = encoder.encode(users, ids)[0]
-        return ridge.gaussian(f, 1 + ridge.leverage(f))
+        return self._metadata
 
 # %% ../../nbs/interview/00_questions.ipynb #9e180ad1
 def interviewer_of(

@@ -39,6 +39,13 @@ class Topics:
     def rows(self, keys): return np.array([self.keys.index(k) for k in keys], dtype='int64')
     def __repr__(self): return f"{len(self)} topics of {', '.join(self.attributes)}"
 
+@patch
+def topics(self:Interviewer,
+    proxies # `ProxyQuestions` of items, or a list of them
+) -> Topics: # Their values as questions
+    "Topics for the interviews of this interviewer"
+    return Topics(self, proxies)
+
 # %% ../../nbs/interview/01_topics.ipynb #70910a46
 @patch
 def update(self:Topics,

@@ -106,7 +106,7 @@ def test_what_is_not_known_is_named():
     with pytest.raises(UnknownIdError, match="item: 1 unknown id: 11.*no training ratings"): b.predict('a', 11)
     with pytest.raises(ValueError, match='which of the 3'): b.predict(items=[10])
     with pytest.raises(UnknownIdError): b.predict('z', 10)
-    with pytest.raises(ValueError, match='Rename or add one'): b.predict(pd.DataFrame(dict(item=[10])))
+    with pytest.raises(ValueError, match='Rename one, or add it'): b.predict(pd.DataFrame(dict(item=[10])))
     with pytest.raises(ValueError, match='interval'): b.predict('a', 10, interval=2)
     with pytest.raises(ValueError, match='k: expected'): b.recommend(0)
 
