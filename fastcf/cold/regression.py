@@ -57,7 +57,7 @@ class Targets:
         "By how much `cov` is too narrow, going by the ratings of the rows"
         like,left = self.likelihood,self.error(x)**2 - self.likelihood.noise
         said = (like.variance(x[self.row], self.col, cov) - like.noise).mean()
-        return float((left / said).clamp(.25, 4))
+        return float((left / said).clamp(1, 4)) # never narrower: noise and spread cannot be told apart that well
 
 # %% ../../nbs/cold/00_regression.ipynb #ef5b382a
 def fold_of_rows(
