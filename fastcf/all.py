@@ -69,6 +69,7 @@ from .serve.files import *
 from .serve.hub import *
 from .serve.checkpoint import *
 from .serve.pickles import *
+from .scale.loops import *
 from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *
