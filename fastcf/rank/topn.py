@@ -90,7 +90,7 @@ RANK_BY = 'value','rating','chance'
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
-    own = getattr(learn.loss_func, 'ranks_items', False) # trained to rank: the model's own order is what it was trained for
+    own = getattr(learn.loss_func, 'ranks_items', False) and not getattr(learn, '_choice_asked', False) # trained to rank: the model's own order is what it was trained for
     can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
     if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
     if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")

@@ -387,3 +387,24 @@ def test_ids_nobody_knows_are_an_error_nan_or_left_out(dls):
         assert predict(pairs, unknown='skip').index.tolist() == ['a'] and predict(pairs, unknown='nan', interval=.9).prediction.isna().tolist() == [False, True, True]
         with pytest.raises(UnknownIdError): predict(pairs)
         with pytest.raises(ValueError, match="unknown: expected 'error', 'nan' or 'skip'"): predict(pairs, unknown='popular')
+
+# --- interactions without ratings
+
+def test_interactions_are_learned_by_a_loss_that_ranks(sim):
+    import fastcf.learn.lr_finder, fastcf.rank.ials
+    from fastcf.rank.losses import Negatives, Uniform, bpr_loss, sampled_softmax_loss
+    dls = CFDataLoaders.from_df(sim, liked=4, valid_pct=.2, seed=0, device='cpu')
+    l = cf_learner(dls, 5, seed=0)
+    assert l.loss_func is sampled_softmax_loss and len(l.metrics) == 0 and np.isfinite(quiet(l).validate()).all() # before any fit
+    l.fit(3, 1e-2)
+    first,last = l.recorder.values[0],l.recorder.values[-1]
+    assert last[0] < first[0] - .01
+    u = dls.catalog.user[int(dls.counts(False).argmax())]
+    by_model = l.recommend(u, 5)
+    assert list(by_model.columns)[-1] == 'prediction' and len(by_model) == 5 and l.choice is not None
+    assert l.recommend(u, 5).equals(by_model) # a choice model that was only looked at changes nothing
+    l.fit(1, cbs=fastcf.rank.ials.IALS())
+    assert list(l.recommend(u, 5).columns)[-1] == 'chance' # one that was asked for does
+    with pytest.raises(TypeError, match='find_lr: sampled_softmax_loss needs'): l.find_lr()
+    cb = Negatives(Uniform(4))
+    for other in (cf_learner(dls, 5, cbs=cb), cf_learner(dls, 5, loss_func=bpr_loss, cbs=cb)): assert [o for o in other.cbs if isinstance(o, Negatives)] == [cb]
