@@ -66,9 +66,12 @@ from .interview.widget import *
 from .serve.format import *
 from .serve.recommender import *
 from .serve.interviews import *
+from .serve.samples import *
 from .serve.files import *
+from .serve.hub import *
 from .serve.checkpoint import *
 from .serve.pickles import *
+from .scale.loops import *
 from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *

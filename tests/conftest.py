@@ -1,7 +1,9 @@
 "Shared ratings, tidy figures, and how tests are spread over processes"
 import os
 os.environ.setdefault('MPLBACKEND', 'agg')
-if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1') # the cores are taken
+if 'PYTEST_XDIST_WORKER' in os.environ: # the cores are taken
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # a process of two threads on a busy core would spin at every barrier
 import pytest
 from fastcf.data.sources import load_ml100k, simulate_ratings
 

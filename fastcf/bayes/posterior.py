@@ -77,7 +77,8 @@ def cholesky(
     bad = info > 0
     if not bad.any(): return res
     if not torch.isfinite(p).all():
-        raise ValueError("precision: not finite. Are there NaN or infinite factors or ratings? Look at the tables, or train with a smaller lr.")
+        raise ValueError("precision: not finite. Are there NaN or infinite factors or ratings? "
+                         "Look at the tables, or train with a smaller lr.")
     worst = (p[bad] if p.dim() > 2 else p[None]).double()
     scale = worst.diagonal(dim1=-2, dim2=-1).abs().mean(-1)[..., None, None] * torch.eye(p.shape[-1], dtype=torch.float64, device=p.device)
     for eps in (0., *(10. ** e for e in range(-12, 0))):
@@ -108,7 +109,13 @@ def _few_precisions(g, vectors, weights):
             res[row] += (v * weights[part, None]).T @ v
     return res
 
-def row_precisions(g, vectors, weights, prior, cache=2**20):
+def row_precisions(
+    g, # Ratings by row
+    vectors, # Vectors of the other side [columns, k]
+    weights, # What each rating weighs [n]
+    prior, # Precision before the ratings [k, k], or one a row
+    cache=2**20 # Numbers of outer products at a time
+):
     "Precisions [rows, k, k] of the rows of `g`, whose ratings have `weights` [n]"
     row_count,k = len(g.starts) - 1,vectors.shape[1]
     if row_count <= 4 or len(g.cols) > 2000 * row_count: return prior + _few_precisions(g, vectors, weights)
@@ -117,9 +124,9 @@ def row_precisions(g, vectors, weights, prior, cache=2**20):
     step = max(1, cache // max(1, vectors.numel()))
     parts = []
     for j in range(0, k, step):
-        products = (vectors[:, :, None] * vectors[:, None, j:j+step]).flatten(1) # [columns, k * step]
-        parts.append(_sums(g, products, weights).view(row_count, k, -1))
-    return prior + (parts[0] if len(parts) == 1 else torch.cat(parts, 2))
+        products = (vectors[:, j:j+step, None] * vectors[:, None, :]).flatten(1) # [columns, step * k]
+        parts.append(_sums(g, products, weights).view(row_count, -1, k))
+    return prior + (parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
 # %% ../../nbs/bayes/00_posterior.ipynb #907fd57c
 def posterior(
@@ -181,7 +188,7 @@ def dots(
     return torch.cat([(x.index_select(0, r) * y.index_select(0, c)).sum(1) for r,c in zip(rows.split(2**14), cols.split(2**14))])
 
 def _energy(x, g, vectors, offsets, ratings, alpha, mean, prior, y_range):
-    "Minus the log density of `x` [rows, k] up to a constant [rows], its gradient [rows, k], and what the tangents weigh in the precision [n]"
+    "Minus the log density of `x` up to a constant [rows], its gradient [rows, k], and what the tangents weigh in the precision [n]"
     pull,rows = _times(x - mean, prior),g.rows()
     fit,slope = link_slope(dots(x, rows, vectors, g.cols) + offsets, y_range)
     residual = alpha * (fit - ratings)
@@ -251,7 +258,10 @@ def laplace_posterior(
     mean = (prior.mean.expand(row_count, k) if start is None else start).clone()
     full = vectors.new_empty(row_count, k, k) if what == 'full' else None
     for rows,at,g in groups.slices(max(1, budget // (4*k*k))):
-        m,p0 = prior.of(rows)
-        mean[rows],weights = _newton(mean[rows], (g, vectors, *(o[at] for o in each), m, p0, y_range))
-        if what == 'full': full[rows] = row_precisions(g, vectors, weights, p0)
+        v,(m,p0) = vectors,prior.of(rows)
+        if len(g.cols) < 2 * len(vectors): # the columns that occur, close together
+            used,cols = g.cols.unique(return_inverse=True)
+            v,g = vectors.index_select(0, used),RatingsCSR(g.order, cols, g.starts)
+        mean[rows],weights = _newton(mean[rows], (g, v, *(o[at] for o in each), m, p0, y_range))
+        if what == 'full': full[rows] = row_precisions(g, v, weights, p0)
     return Gaussian(mean, full) if what == 'full' else mean

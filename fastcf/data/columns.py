@@ -194,6 +194,7 @@ def match_columns(
     "The columns of a later frame: by the names of training, else by the usual spellings, else by position where no name says otherwise"
     names = {r: n for r,n in zip(('user', 'item', 'rating'), (user_name, item_name, rating_name)) if n is not None}
     have = list(df.columns)
+    if df.columns.has_duplicates: ask('columns', f"two columns have the same name: {listed_names(have)}", "Rename one: df.columns = [...]")
     known = {r: n for r,n in names.items() if n in have}
     left = [c for c in have if c not in known.values()]
     spoken = {r: cs[0] for r in names if r not in known and (cs := _spoken(left, r))}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 from ..core import check_types,id_repr
 from .columns import as_pandas,listed_names
 
@@ -198,6 +199,28 @@ class MetadataEncoder:
     def __repr__(self):
         used,left = (', '.join(map(str, o)) for o in ((c.name for c in self.columns), self.left_out))
         return f"MetadataEncoder({len(self.names)} features of {used}; left out: {left or 'nothing'})"
+
+# %% ../../nbs/data/06_features.ipynb #c2f3ba62
+@patch
+def settings(self:MetadataEncoder) -> list: # One dict a column, of text, numbers and lists
+    "All that `encode` needs, to be written to a file"
+    return [{**vars(c), 'edges': list(c.edges), 'mean': float(c.mean), 'std': float(c.std), 'missing': bool(c.missing)} for c in self.columns]
+
+@patch(cls_method=True)
+def from_settings(cls:MetadataEncoder,
+    settings:list # What `settings` gave
+) -> MetadataEncoder: # An encoder that encodes alike
+    "The encoder that `settings` was asked of"
+    is_a = dict(name=str, kind=str, missing=bool, values=list, other=bool, mean=float, std=float, edges=list)
+    for d in settings:
+        if set(d) != set(is_a) or not all(type(d[k]) is t for k,t in is_a.items()) or d['kind'] not in ('number', 'date', 'category', 'many'):
+            raise ValueError(f"settings: not a column as MetadataEncoder.settings writes it: {d!r:.80}")
+        numbers = np.array([d['mean'], d['std'], *d['edges']], dtype='float64')
+        if not (np.isfinite(numbers).all() and d['std'] > 0 and (np.diff(d['edges']) > 0).all() and all(type(v) is str for v in d['values'])): raise ValueError(f"settings: column {d['name']!r:.80} has numbers or values that cannot be")
+    res = cls.__new__(cls)
+    res.columns,res.left_out = [_Column(**{**d, 'edges': tuple(d['edges'])}) for d in settings],{}
+    res.names = res.encode(pd.DataFrame(index=pd.Index([], name='id')), [])[1]
+    return res
 
 # %% ../../nbs/data/06_features.ipynb #aafb2a32
 def metadata_features(

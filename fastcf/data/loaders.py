@@ -178,7 +178,7 @@ def from_csv(cls:CFDataLoaders,
 
 @patch(cls_method=True)
 def from_parquet(cls:CFDataLoaders,
-    parquet, # A path, an address or an open file
+    parquet, # A path, an address or an open file; a folder of files too, all of which go into memory: `stream_parquet` leaves them on disk
     read_kwargs:dict=None, # Arguments for `pd.read_parquet`, such as `dict(columns=['user', 'item', 'rating'])`
     **kwargs # As for `from_df`
 ): # `CFDataLoaders`

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from fastcore.basics import listify,patch
 from ..bayes.posterior import augment
-from ..bayes.belief import Belief,RowLikelihood
+from ..bayes.row_likelihood import RowLikelihood
+from ..bayes.belief import Belief
 from .questions import Interviewer,Newcomer,Questions,adaptive_page
 
 # %% ../../nbs/interview/01_topics.ipynb #70910731
@@ -37,6 +38,13 @@ class Topics:
     def __len__(self): return len(self.keys)
     def rows(self, keys): return np.array([self.keys.index(k) for k in keys], dtype='int64')
     def __repr__(self): return f"{len(self)} topics of {', '.join(self.attributes)}"
+
+@patch
+def topics(self:Interviewer,
+    proxies # `ProxyQuestions` of items, or a list of them
+) -> Topics: # Their values as questions
+    "Topics for the interviews of this interviewer"
+    return Topics(self, proxies)
 
 # %% ../../nbs/interview/01_topics.ipynb #70910a46
 @patch

@@ -21,18 +21,21 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from ..core import show_progress
 from .learner import CFLearner
+from .model import evaluating
 from .means import regularised_means,sparseness
 from .row_decay import RowDecay
 from ..core import check_count
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #6a96070d
 @contextmanager
-def _random_kept():
-    "Leave the random state of Python, NumPy and PyTorch, on every GPU in use, as it was"
+def _random_kept(seed=None):
+    "Leave the random state of Python, NumPy and PyTorch, on every GPU in use, as it was; in between, PyTorch's starts at `seed`"
     python,numpy = random.getstate(),np.random.get_state()
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=gpus): yield
+        with torch.random.fork_rng(devices=gpus):
+            if seed is not None: (torch.manual_seed if gpus else torch.default_generator.manual_seed)(seed)
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -81,7 +84,8 @@ def _range_end(lrs, middle, first): return float(lrs[np.flatnonzero(middle <= _R
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #be3bed8a
 @torch.no_grad()
-def _loss(learn, b): return learn.loss_func(learn.model(*b[:-1]), b[-1]).item()
+def _loss(learn, b):
+    with _random_kept(): return learn.loss_func(learn.model(*b[:-1]), b[-1]).item() # the step that follows drops the same
 
 def _beside(losses, starts): return _smooth(losses) / _smooth(starts) # [steps]
 
@@ -133,13 +137,11 @@ class _Search:
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #3957e323
 @patch
-@torch.no_grad()
 def held_loss(self:_Search, twin):
     "The mean loss of the rows held back"
-    twin.model.eval()
     total = 0.
-    for b in _batches(self.dl, self.held, 2**13):
-        total += twin.loss_func(twin.model(*b[:-1]), b[-1]).item() * len(b[-1])
+    with evaluating(twin.model):
+        for b in _batches(self.dl, self.held, 2**13): total += twin.loss_func(twin.model(*b[:-1]), b[-1]).item() * len(b[-1])
     self.used += len(self.held)
     return total / len(self.held)
 
@@ -169,7 +171,7 @@ def curve(self:_Search):
     bs = _batch_size(rows, self.dl.bs, (runs + 1) * steps)
     lrs = np.geomspace(1e-8, 1e4, steps)
     _,smoothed = self.sweep(lrs, bs)
-    if np.isnan(smoothed[steps//6]): raise ValueError(f"find_lr: the loss is not finite after steps at learning rates below {lrs[steps//6]:.0e}. Look at the loss function {self.learn.loss_func} and its gradient; nothing was changed.")
+    if np.isnan(smoothed[steps//6]): raise ValueError(f"find_lr: the loss explodes in steps at learning rates below {lrs[steps//6]:.0e}. Look at the loss function {self.learn.loss_func} and its gradient; nothing was changed.")
     end = _range_end(lrs, _middle(smoothed[None]), self.first)
     lrs = np.geomspace(end / 1e4, end * 10, steps)
     losses,smoothed = map(np.stack, zip(*(self.sweep(lrs, bs) for _ in range(runs))))
@@ -203,23 +205,24 @@ def _vertex(x, losses, first, beyond=0.):
     return float(np.clip(-b / (2*a) if a > 0 else x[y.argmin()], x[0] - beyond, x[-1] + beyond))
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #fb7435f9
-_STEP = .6 # Between the logarithms of rates on trial: a factor of 1.8
+_STEP,_LOWER = .6,4 # Between the logarithms of rates on trial: a factor of 1.8; how often to look lower where all are harmful
 
 @patch
 def round(self:_Search, x, rows, schedule):
     "Losses after trial fits at the rates exp(`x`) [n]"
-    losses = np.array([self.trial(np.exp(o), rows, schedule) for o in x])
-    if not np.isfinite(losses).any(): raise ValueError(f"find_lr: all trial fits from {np.exp(x[0]):.1e} to {np.exp(x[-1]):.1e} diverged. Is there a row that makes the loss explode? Nothing was changed.")
-    return losses
+    return np.array([self.trial(np.exp(o), rows, schedule) for o in x])
 
 @patch
 def trials(self:_Search, schedule):
     "Four short trial fits below the end of the range; then three of four times the length about the best, and a fourth if the lowest loss is the outermost"
-    short,rows = self.rows // 30,self.rows * 2 // 15
-    x1 = np.log(self.end) - 2.1 + _STEP * np.arange(-1.5, 2)
-    y1 = self.round(x1, short, schedule)
+    short,x1 = self.rows // 30,np.log(self.end) - 2.1 + _STEP * np.arange(-1.5, 2)
+    for _ in range(_LOWER):
+        if (y1 := self.round(x1, short, schedule)).min() <= _RISE * self.first: break
+        x1 = x1 - 4 * _STEP
+    rows = min(self.rows * 2 // 15, (self.rows - self.used) // 4 - len(self.held)) # the latter where it took more rounds
     x2 = _vertex(x1, y1, self.first) - .15 + _STEP * np.arange(-1, 2)
-    y2 = self.round(x2, rows, schedule)
+    y2 = self.round(x2, rows, schedule) if np.isfinite(y1).any() else y1
+    if not np.isfinite(y2).any(): raise ValueError(f"find_lr: all trial fits down to a rate of {np.exp(x1[0]):.1e} diverged. Is there a row that makes the loss explode? Nothing was changed.")
     if (best := y2.argmin()) != 1:
         more = x2[best] + _STEP * (best - 1)
         order = np.argsort(x2 := np.append(x2, more))
@@ -317,19 +320,23 @@ def find_lr(self:CFLearner,
     budget:float=1.5, # Most that the search may cost, in epochs of training rows worked through
     runs:int=3, # Sweeps, each with batches in another order
     suggest_funcs=(SuggestionMethod.Valley, SuggestionMethod.Slide, SuggestionMethod.Minimum, SuggestionMethod.Steep), # fastai's suggestion methods, for comparison
-    seed:int=0 # Seed of the orders and of the rows held back
+    seed:int=0 # Seed of the orders, of the rows held back and of what a model drops
 ) -> LRFinding: # `.lr` to use, `.plot()` to look at
     "A learning rate for a fit to come, from sweeps and short trial fits; the learner is left as it was, bit for bit"
     _check_fit(epochs, schedule, runs)
+    if getattr(self.loss_func, 'ranks_items', False):
+        raise TypeError(f"find_lr: {self.loss_func.__name__} needs what a callback draws, and find_lr calls none. Use learn.lr_find(), or try a few rates: 5e-3, 2e-2.")
     if getattr(self, 'opt', None) is not None and len(getattr(getattr(self, 'recorder', None), 'values', None) or []):
         warnings.warn("find_lr: this learner has been fitted, so the rate found is one for going on with it, mostly far lower. "
                       "For a fit from the start, ask a new cf_learner.", stacklevel=2)
-    with _random_kept(),_Search(self, wd, budget, runs, seed) as search:
+    with _random_kept(seed),_Search(self, wd, budget, runs, seed) as search:
         curve = search.curve()
         trials,best,steps,bs = search.trials(schedule)
     dl,c = self.dls.train,self.dls.catalog
     lr = _longer(best, (steps, bs), (max(1, epochs * len(dl)), min(dl.bs, dl.n)), _factor_count(self.model), dl.n / (len(c.user) + len(c.item)))
     lr = min(lr * _schedules(self.moms)[schedule][2], search.end)
+    held = sparseness(self.dls) if any(isinstance(cb, RowDecay) for cb in self.cbs) else 0. # from the means, trials cannot tell rates apart
+    lr = min(lr, lr**(1 - held) * self.lr**held)
     run = f"{epochs} epoch{'s' if epochs > 1 else ''} of {schedule} with batches of {dl.bs:,}"
     suggestions = {'trials': lr, **_suggest(suggest_funcs, curve)}
     means_loss = search.means_loss()

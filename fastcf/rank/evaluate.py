@@ -55,8 +55,13 @@ def resampled_means(
 ) -> np.ndarray: # [samples, measures]
     "Means over users drawn with replacement (the bootstrap, Efron 1979)"
     rng,n = np.random.default_rng(seed),len(values)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=samples)
-    return counts @ values / n
+    counts = (rng.multinomial(n, np.full(n, 1 / n), size=m) for m in _few_draws(samples, n))
+    return np.concatenate([o @ values / n for o in counts])
+
+def _few_draws(samples, n, budget=2**22):
+    "Numbers of draws of `n` numbers each that fit into the budget, `samples` in all"
+    step = max(1, budget // max(1, n))
+    return [min(step, samples - s) for s in range(0, samples, step)]
 
 # %% ../../nbs/rank/06_evaluate.ipynb #b3b3b2b4
 def evaluate(
@@ -119,7 +124,8 @@ def compare(
     x,y = x.loc[both],y.loc[both]
     d = (y - x).to_numpy()
     low,high = np.quantile(resampled_means(d, samples, seed), [(1 - interval) / 2, (1 + interval) / 2], axis=0)
-    flips = np.random.default_rng(seed).choice([-1., 1.], size=(samples, len(d))) @ d / len(d)
+    rng,n = np.random.default_rng(seed),len(d)
+    flips = np.concatenate([rng.choice([-1., 1.], size=(m, n)) @ d / n for m in _few_draws(samples, n)])
     p = (1 + (np.abs(flips) >= np.abs(d.mean(0)) - 1e-12).sum(0)) / (1 + samples)
     return pd.DataFrame(dict(metric=x.columns, a=x.mean().to_numpy(), b=y.mean().to_numpy(), difference=d.mean(0), low=low, high=high, p=p, users=len(d)))
 

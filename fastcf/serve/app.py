@@ -8,7 +8,7 @@ Docs: https://fastcf.github.io/fastcf/serve/app.html.md"""
 __all__ = ['make_app', 'main']
 
 # %% ../../nbs/serve/06_app.ipynb #723c035b
-import argparse,json,os,signal,threading,time
+import argparse,asyncio,json,sys,threading,time
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import torch
 from ..core import RatingsError,UnknownIdError
 from .format import RecommenderFileError,from_json,parse_json,to_json
 from .recommender import Recommender
-import fastcf.serve.interviews
+import fastcf.serve.interviews # Recommender.interview
 from .page import PAGE,SCRIPT,STYLE
 
 # %% ../../nbs/serve/06_app.ipynb #45bb4079
@@ -58,6 +58,16 @@ def _share(o, name):
     if o is not None and not (type(o) in (int, float) and 0 < o < 1): raise BadRequest(422, f"{name}: expected a share between 0 and 1, such as 0.9")
     return o
 
+def _order(o, name):
+    if o not in (None, 'value', 'rating', 'chance'): raise BadRequest(422, f"{name}: expected 'value', 'rating', 'chance' or null")
+    return o
+
+def _about(o, name):
+    plain = lambda v: v is None or type(v) in (int, float, bool) or isinstance(v, str) and len(v) <= MOST['text']
+    if not isinstance(o, dict) or len(o) > 100 or not all(plain(v) or isinstance(v, list) and len(v) <= 100 and all(map(plain, v)) for v in o.values()):
+        raise BadRequest(422, f"{name}: expected an object of what is known of the newcomer, a number or text, or a list of these, a name")
+    return o
+
 def _ratings(o, name):
     if not isinstance(o, list) or len(o) > MOST['ratings'] or not all(isinstance(p, list) and len(p) == 2 for p in o):
         raise BadRequest(422, f"{name}: expected at most {MOST['ratings']:,} pairs [item, rating]")
@@ -73,11 +83,11 @@ def _state(o, name):
 
 # %% ../../nbs/serve/06_app.ipynb #67a53a68
 REQUIRED = object()
-FIELDS = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
-          '/recommend': dict(users=(_ids, REQUIRED), k=(_count, 10), exclude_seen=(_flag, True), min_ratings=(_whole, 1)),
+FIELDS: dict = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
+          '/recommend': dict(users=(_ids, REQUIRED), k=(_count, 10), exclude_seen=(_flag, True), min_ratings=(_whole, 1), rank_by=(_order, None)),
           '/similar': dict(items=(_ids, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1)),
           '/fold-in': dict(ratings=(_ratings, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1), explain=(_flag, False)),
-          '/interview': dict(state=(_state, None), replies=(_ratings, []), page_size=(_count, 8), pages=(_count, 3), k=(_count, 5))}
+          '/interview': dict(state=(_state, None), replies=(_ratings, []), about=(_about, {}), proxies=(_flag, False), page_size=(_count, 8), pages=(_count, 3), k=(_count, 5))}
 
 def read_question(
     path:str, # Such as '/recommend'
@@ -103,8 +113,8 @@ def _predict(r, users, items, interval):
     users,items = (o * n if len(o) == 1 else o for o in (users, items))
     return dict(predictions=records(r.predict(users, items, interval=interval)))
 
-def _recommend(r, users, k, **kw): return dict(recommendations=records(r.recommend(users, k, **kw)))
-def _similar(r, items, k, min_ratings): return dict(similar=records(r.similar_items(items, k, min_ratings)))
+def _recommend(r, users, k, **kw): return dict(recommendations=r.lists(users, k, **kw).records())
+def _similar(r, items, k, min_ratings): return dict(similar=r.similar_lists(items, k, min_ratings).records())
 
 def _fold_in(r, ratings, k, min_ratings, explain):
     said = {i: v for i,v in ratings.items() if v is not None}
@@ -119,7 +129,7 @@ def _choices(r):
     values = r.parts['interview']['values'].tolist() if 'interview' in r.parts else []
     return values if 0 < len(values) <= 10 else np.linspace(*r.limits, 5).round(2).tolist()
 
-_STATE = dict(page_size=int, pages=int, strategy=str, about=dict, min_gain=(int, float), seed=int, proxies=type(None), log=list)
+_STATE = dict(page_size=int, pages=int, strategy=str, about=dict, min_gain=(int, float), seed=int, proxies=(type(None), list), log=list)
 
 def _check_state(r, text):
     "Raise unless the text is an interview as `to_json` writes it, with replies that the recommender could have been given"
@@ -127,28 +137,34 @@ def _check_state(r, text):
     try: d = parse_json(text)
     except (ValueError, RecursionError): raise wrong from None
     if not isinstance(d, dict) or set(d) != set(_STATE) or not all(isinstance(d[k], t) and type(d[k]) is not bool for k,t in _STATE.items()): raise wrong
-    if d['about'] or d['strategy'] not in ('adaptive', 'seen', 'popular') or not (0 < d['page_size'] <= MOST['k'] and 0 < d['pages'] <= MOST['k'] and 0 <= d['seed'] < 2**31 and 0 <= d['min_gain'] < 1e6): raise wrong
+    try: _about(d['about'], 'state')
+    except BadRequest: raise wrong from None
+    if d['proxies'] and ('topics' not in r.parts or not set(map(str, d['proxies'])) <= {a for a,_ in r.parts['topics'][0]}): raise wrong
+    if d['strategy'] not in ('adaptive', 'seen', 'popular') or not (0 < d['page_size'] <= MOST['k'] and 0 < d['pages'] <= MOST['k'] and 0 <= d['seed'] < 2**31 and 0 <= d['min_gain'] < 1e6): raise wrong
     if len(d['log']) > MOST['ids']: raise wrong
     for entry in d['log']:
         if not (isinstance(entry, list) and len(entry) == 2): raise wrong
         what,content = entry
         if what == 'skip' and content is None: continue
-        if what in ('page', 'retract') and isinstance(content, list) and content: r.item.vocab.encode(_ids(content, 'state'))
-        elif what in ('answer', 'reply') and isinstance(content, list): _check_replies(r, _ratings(content, 'state'))
+        if what in ('page', 'retract') and isinstance(content, list) and content: _check_replies(r, dict.fromkeys(_ids([_key(o) for o in content], 'state')))
+        elif what in ('answer', 'reply') and isinstance(content, list): _check_replies(r, _ratings([[_key(p[0]), *p[1:]] if isinstance(p, list) and p else p for p in content], 'state'))
         else: raise wrong
 
+def _key(o): return dict(tuple=o) if isinstance(o, list) else o # a topic, as its attribute and value
+
 def _check_replies(r, replies):
-    "Raise unless the ratings are on the scale"
+    "Raise unless the ratings are on the scale, of items or topics that there are"
     lo,hi = r.limits
     for i,v in replies.items():
         if v is not None and not lo <= v <= hi: raise BadRequest(422, f"replies: {i!r:.80} has {v!r:.80}; expected a rating from {lo:g} to {hi:g}, or null for what was not seen")
-    if replies: r.item.vocab.encode(list(replies))
+    topics = {(a, v) for a,values in r.parts.get('topics', ([],))[0] for v in values}
+    r.item.vocab.encode([i for i in replies if i not in topics])
 
-def _interview(r, state, replies, page_size, pages, k):
+def _interview(r, state, replies, about, proxies, page_size, pages, k):
     if state is None and replies: raise BadRequest(422, "replies: there is no page to reply to without a state")
     if state is not None: _check_state(r, state)
     _check_replies(r, replies)
-    iv = r.interview(page_size, pages) if state is None else r.interview(state=state)
+    iv = r.interview(page_size, pages, about=about, proxies=True if proxies else None) if state is None else r.interview(state=state)
     if state is not None and iv.open_page is not None: iv.answer(replies)
     page = iv.next_page()
     return dict(state=iv.to_json(), page=[] if page is None else records(page.drop(columns='reply', errors='ignore')), done=page is None, number=iv.page_count + (page is not None), pages=iv.pages,
@@ -162,7 +178,13 @@ def answer(
     body:bytes # JSON
 ) -> tuple: # Status, and an object for JSON
     "Answer one question; what is wrong with it is said with a status of 4xx"
-    try: return 200,ANSWERS[path](recommender, **read_question(path, body))
+    return told(lambda: ANSWERS[path](recommender, **read_question(path, body)))
+
+def told(
+    f # Without arguments
+) -> tuple: # Status, and an object for JSON
+    "What a function returns; what is wrong with a question is said with a status of 4xx"
+    try: return 200,f()
     except BadRequest as e: return e.status,dict(error=str(e))
     except UnknownIdError as e: return 404,dict(error=str(e))
     except (RatingsError, ValueError, TypeError) as e: return 422,dict(error=str(e)[:1000])
@@ -225,7 +247,7 @@ class Served:
 
 # %% ../../nbs/serve/06_app.ipynb #22659a97
 _SCHEMAS = {_ids: dict(type='array', minItems=1, maxItems=MOST['ids'], items={}), _count: dict(type='integer', minimum=1, maximum=MOST['k']), _whole: dict(type='integer', minimum=0),
-            _flag: dict(type='boolean'), _share: dict(type=['number', 'null'], exclusiveMinimum=0, exclusiveMaximum=1), _state: dict(type=['string', 'null']),
+            _flag: dict(type='boolean'), _share: dict(type=['number', 'null'], exclusiveMinimum=0, exclusiveMaximum=1), _state: dict(type=['string', 'null']), _order: {'enum': ['value', 'rating', 'chance', None]}, _about: dict(type='object', maxProperties=100),
             _ratings: dict(type='array', maxItems=MOST['ratings'], items=dict(type='array', minItems=2, maxItems=2), description='pairs [item, rating]; null for what was not seen')}
 _TITLES = {'/predict': 'Predicted ratings of pairs', '/recommend': 'The best items for some users', '/similar': 'Items that are like some items', '/fold-in': 'The best items for somebody new, from ratings', '/interview': 'The next page of an interview, and recommendations so far'}
 
@@ -252,6 +274,42 @@ async def _body(request):
         if len(res) > MOST['body']: raise BadRequest(413, f"a body of more than {MOST['body']:,} bytes")
     return res
 
+# %% ../../nbs/serve/06_app.ipynb #48563af9
+class Together:
+    "Lists of one user each: those that are asked for while others wait are made together"
+    most = 64 # At a time
+    def __init__(self, served): self.served,self.waiting = served,[]
+
+    async def ask(self, fields):
+        "Status and answer of one question, from `read_question`"
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self.waiting.append((fields, future))
+        if len(self.waiting) == 1: loop.call_soon(self.run) # after those that are being read now
+        return await future
+
+    def run(self):
+        "Answer all that wait"
+        waiting,self.waiting,r = self.waiting[:self.most],self.waiting[self.most:],self.served.recommender
+        if self.waiting: asyncio.get_running_loop().call_soon(self.run)
+        for alike in _alike(waiting):
+            settings = {k: v for k,v in alike[0][0].items() if k != 'users'}
+            try: said = [(200, dict(recommendations=o)) for o in r.lists([f['users'][0] for f,_ in alike], **settings).records_by_id()]
+            except Exception: said = [_alone(r, f) for f,_ in alike] # each is told what is wrong with its own
+            for (_,future),o in zip(alike, said):
+                if not future.done(): future.set_exception(o) if isinstance(o, Exception) else future.set_result(o)
+
+def _alike(waiting):
+    "Questions that differ in their user only"
+    groups = {}
+    for o in waiting: groups.setdefault(tuple(v for k,v in o[0].items() if k != 'users'), []).append(o)
+    return groups.values()
+
+def _alone(r, fields):
+    "One answer, or what went wrong inside"
+    try: return told(lambda: _recommend(r, **fields))
+    except Exception as e: return e
+
 # %% ../../nbs/serve/06_app.ipynb #fcdc5f3e
 def make_app(
     folder, # The folder of a recommender
@@ -267,12 +325,17 @@ def make_app(
         from starlette.routing import Route
     except ImportError as e: raise ImportError("The server is built on Starlette: pip install 'fastcf[serve]'") from e
     served,limit = Served(folder, every),CapacityLimiter(threads)
+    together = Together(served)
     dump = lambda o, status=200: Response(json.dumps(o), status, _HEADERS, 'application/json')
     text = lambda o, kind: Response(o, 200, _HEADERS, kind)
 
     async def ask(request):
         start,path = time.perf_counter(),request.url.path
-        try: status,res = await to_thread.run_sync(answer, served.recommender, path, await _body(request), limiter=limit)
+        try:
+            body = await _body(request)
+            fields = read_question(path, body) if path == '/recommend' and len(body) < 1000 else {}
+            if len(fields.get('users', ())) == 1: status,res = await together.ask(fields)
+            else: status,res = await to_thread.run_sync(answer, served.recommender, path, body, limiter=limit)
         except BadRequest as e: status,res = e.status,dict(error=str(e))
         served.metrics.add(path, status, time.perf_counter() - start)
         return dump(res, status)
@@ -302,6 +365,7 @@ def main(
     p.add_argument('--threads', type=int, default=2, help='questions computed at a time, by default 2')
     a = p.parse_args(args)
     torch.set_num_threads(1) # many small questions, not one large one
+    sys.setswitchinterval(.0005) # and none of them waits long while another is computed
     try: import uvicorn
     except ImportError as e: raise SystemExit("The server needs uvicorn: pip install 'fastcf[serve]'") from e
     try: app = make_app(a.folder, threads=a.threads)

@@ -23,6 +23,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from ..core import check_count
 from ..learn.learner import CFLearner
+from .format import sync
 from .files import data_fingerprint,vocab_fingerprint
 
 # %% ../../nbs/serve/04_checkpoint.ipynb #518f12b6
@@ -36,9 +37,7 @@ def write_checkpoint(
     try:
         with open(part, 'wb') as f: torch.save(state, f); f.flush(); os.fsync(f.fileno())
         os.replace(part, path)
-        fd = os.open(path.parent, os.O_RDONLY)
-        try: os.fsync(fd)
-        finally: os.close(fd)
+        sync(path.parent)
     finally: part.unlink(missing_ok=True)
 
 def checkpoints(

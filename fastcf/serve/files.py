@@ -18,14 +18,17 @@ import fastcf
 from fastcore.basics import ifnone,patch
 from ..data.loaders import CFDataLoaders
 from ..data.vocab import Vocab
-from ..learn.model import EmbeddingDotBias
+from ..learn.model import evaluating,is_bilinear,score_pairs
 from ..learn.learner import CFLearner
+from ..bayes.posterior import link_slope
 from ..bayes.foldin import row_prior,table_vectors
+import fastcf.bayes.engines # learn.posterior
 from ..rank.ials import IALS # learn.choice
 from ..interview.questions import Interviewer
 from .format import frame_to_json,to_json,values_to_json,write_folder
-from .recommender import FORMAT,VERSION
-from .interviews import interview_tensors
+from .contents import FORMAT,VERSION
+from .interviews import about_parts,interview_tensors,topic_parts
+from .samples import sample_parts
 
 # %% ../../nbs/serve/03_files.ipynb #94089246
 def data_fingerprint(
@@ -68,8 +71,9 @@ def _side(learn, is_item):
     "Tensors, ids and facts of one side"
     c,key = learn.dls.catalog,'item' if is_item else 'user'
     vocab,prior = c.item if is_item else c.user,row_prior(learn, key)
+    serves = getattr(learn.model, 'serves_without_ratings', lambda side: False)(key)
     t = dict(vectors=table_vectors(learn.model)[is_item], counts=learn.dls.counts(is_item), prior_mean=prior.prior.mean, prior_precision=prior.prior.precision)
-    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None),{key: values_to_json(vocab.ids)}
+    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None, serves=bool(serves)),{key: values_to_json(vocab.ids)}
     if learn.learned.prior(key) is not None:
         more,known,noise = _attached(learn, is_item, vocab.name)
         t,ids = t | more,ids | {f'{key}_attached': values_to_json(known.ids)}
@@ -123,34 +127,67 @@ Saved {info['made']['at'][:10]} by fastcf {info['made']['fastcf']}.
 - training data: SHA-256 {d['fingerprint']}
 
 ## What is in it
-Vectors of users and items, their ids, which items each user rated (not the ratings), the belief about a new user and a new item, metadata of items. Whoever has these files can see who rated what.
+Vectors of users and items, their ids, which items each user rated (not the ratings), the belief about a new user and a new item, metadata of items, and what metadata of users in general say of taste. Whoever has these files can see who rated what.
 `sha256sum -c SHA256SUMS` tells whether they are whole. There is no code in them.
 """
 
 # %% ../../nbs/serve/03_files.ipynb #47533dbc
+_KEEPS_ANY = "fastai's learn.export keeps any model, as a pickle."
+
 def _check_model(learn):
-    "Raise unless the model is one that the files can hold"
-    m = learn.model
-    if not isinstance(m, EmbeddingDotBias): raise TypeError(f"save_recommender: the files hold the tables of EmbeddingDotBias, and this is a {type(m).__name__}. fastai's learn.export keeps any model, as a pickle.")
+    "Raise unless the model is one that the files can hold: products of vectors plus biases, with at most a sigmoid around"
+    m,name = learn.model,type(learn.model).__name__
+    if not is_bilinear(m):
+        lost = [o for o in ('user_vectors', 'item_vectors', 'biases', 'link') if not callable(getattr(m, o, None))]
+        raise TypeError(f"save_recommender: the files hold vectors and biases, and {name} has no method {lost[0]}. {_KEEPS_ANY}")
+    if learn.dls.catalog.is_interactions or learn.dls.train_ds.ratings is None:
+        raise TypeError(f"save_recommender: these loaders carry choices without ratings, which the files cannot hold yet. {_KEEPS_ANY}")
     for n,p in m.named_parameters():
         if not p.isfinite().all(): raise ValueError(f"save_recommender: {n} holds numbers that are not finite. Train with a smaller learning rate.")
     if not len(learn.dls.train_ds): raise ValueError("save_recommender: these loaders hold no training ratings, as after load_learner. Save from the learner that was fitted.")
+
+def _check_scores(learn, users, items):
+    "Raise unless the model scores pairs as its vectors and biases do"
+    m,t = learn.model,learn.dls.train_ds
+    at = torch.arange(0, len(t), max(1, len(t) // 1000))
+    u,i = (o[at].long().cpu() for o in (t.users, t.items))
+    said,x,y = score_pairs(m, u, i),users[u].cpu(),items[i].cpu()
+    expected = link_slope((x[:, :-1] * y[:, :-1]).sum(1) + x[:, -1] + y[:, -1], getattr(m, 'y_range', None))[0]
+    if not torch.allclose(said, expected, rtol=1e-3, atol=1e-3):
+        raise TypeError(f"save_recommender: {type(m).__name__} does not score a pair by the product of its vectors, the biases and the sigmoid of its y_range: "
+                        f"{float(said[0]):.4g} for the first pair, where these give {float(expected[0]):.4g}. {_KEEPS_ANY}")
 
 def _recorded(learn):
     "The metrics of the last validation, by name"
     names,values = (getattr(getattr(learn, 'recorder', None), k, []) for k in ('metric_names', 'values'))
     return dict(zip(names[1:], map(float, values[-1]))) if len(values) and all(v is not None for v in values[-1]) else {}
 
-def _described(learn, sides, metrics):
+def _described(learn, sides, metrics, factor_count):
     "What `recommender.json` says"
     t,m = learn.dls.train_ds,learn.model
-    limits = [float(t.ratings.min()), float(t.ratings.max())] if m.y_range is None else list(m.y_range)
+    y_range = getattr(m, 'y_range', None)
+    limits = [float(t.ratings.min()), float(t.ratings.max())] if y_range is None else list(y_range)
     made = dict(fastcf=fastcf.__version__, torch=torch.__version__, python=platform.python_version(), at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
-    settings = dict(model=type(m).__name__, factor_count=m.user_weight.weight.shape[1], loss=getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__), wd=learn.wd, lr=learn.lr, bs=learn.dls.train.bs)
-    return dict(format=FORMAT, version=VERSION, made=made, user=sides[0], item=sides[1], rating_name=str(learn.dls.catalog.rating_name), factor_count=m.user_weight.weight.shape[1],
-                seen_count=len(learn.dls.seen[1]), y_range=None if m.y_range is None else list(m.y_range), limits=limits, metrics=ifnone(metrics, _recorded(learn)),
+    settings = dict(model=type(m).__name__, factor_count=factor_count, loss=getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__), wd=learn.wd, lr=learn.lr, bs=learn.dls.train.bs)
+    return dict(format=FORMAT, version=VERSION, made=made, user=sides[0], item=sides[1], rating_name=str(learn.dls.catalog.rating_name), factor_count=factor_count,
+                seen_count=len(learn.dls.seen[1]), y_range=None if y_range is None else list(y_range), limits=limits, metrics=ifnone(metrics, _recorded(learn)),
                 settings={k: v if isinstance(v, (int, float, str, type(None))) else str(v) for k,v in settings.items()},
-                data=dict(rating_count=len(t), fingerprint=data_fingerprint(learn.dls)), choice=None, parts=[])
+                data=dict(rating_count=len(t), fingerprint=data_fingerprint(learn.dls)), choice=None, samples=None, parts=[])
+
+# %% ../../nbs/serve/03_files.ipynb #bdc639cb
+def _parts(learn, info, ids, interview, proxies, samples):
+    "Every part beside the tables, by name; `info` and `ids` get what belongs there"
+    c = learn.choice
+    parts = dict(choice=dict(users=c.users.float(), items=c.items.float()))
+    info['choice'] = dict(unobserved=c.unobserved, penalty=c.penalty, curve=list(map(float, c.curve)), rating_range=list(map(float, c.rating_range)), lowest=float(c.lowest))
+    if interview:
+        teach = Interviewer(learn)
+        parts['interview'] = interview_tensors(teach, learn.dls.train_ds.ratings.unique().sort().values[:1000])
+        ids['about'],parts['about'] = about_parts(teach)
+        if proxies is not None: ids['topics'],parts['topics'] = topic_parts(teach, proxies)
+    elif proxies is not None: raise ValueError("proxies: they are asked about in interviews, and interview=False leaves these out")
+    if samples and 'posterior' in learn.learned: info['samples'],parts['samples'] = sample_parts(learn.posterior, samples)
+    return {f'{k}.safetensors': t for k,t in parts.items() if t is not None}
 
 @patch
 @torch.no_grad()
@@ -158,19 +195,18 @@ def save_recommender(self:CFLearner,
     folder, # Where to put it; a recommender that is there is replaced, as a whole
     notes:str='', # A sentence or two for the card: what it was trained on, and what for
     metrics:dict|None=None, # Name to number, for the card; by default those of the last validation
-    interview:bool=True # With what interviews of newcomers need
+    interview:bool=True, # With what interviews of newcomers need
+    proxies=None, # `ProxyQuestions` of items, or a list of them, that these interviews may ask
+    samples:int=200 # After `Gibbs`: samples of the posterior at most, for intervals; 0 for none
 ) -> Path: # The folder
     "Write what `Recommender.load` opens"
     _check_model(self)
-    (user,u,user_ids),(item,i,item_ids) = (_side(self, j) for j in (False, True))
-    offsets,items = self.dls.seen
-    metadata = _items(self)
-    ids = user_ids | item_ids | dict(items=None if metadata is None else frame_to_json(metadata))
-    info = _described(self, (u, i), metrics)
-    more = {'interview.safetensors': interview_tensors(Interviewer(self), self.dls.train_ds.ratings.unique().sort().values[:1000])} if interview else {}
-    c = self.choice
-    more['choice.safetensors'] = dict(users=c.users.float(), items=c.items.float())
-    info['choice'] = dict(unobserved=c.unobserved, penalty=c.penalty, curve=list(map(float, c.curve)), rating_range=list(map(float, c.rating_range)), lowest=float(c.lowest))
-    info['parts'] = sorted(more)
-    return write_folder(folder, {**more, 'recommender.json': json.dumps(info, indent=1), 'ids.json': json.dumps(ids), 'tables.safetensors': {**user, **item, 'seen.offsets': offsets, 'seen.items': items},
-                                 'README.md': _card(info, notes)})
+    with evaluating(self.model): (user,u,user_ids),(item,i,item_ids) = (_side(self, j) for j in (False, True))
+    _check_scores(self, user['user.vectors'], item['item.vectors'])
+    metadata,(offsets,items) = _items(self),self.dls.seen
+    ids = user_ids | item_ids | dict(items=None if metadata is None else frame_to_json(metadata), about=None, topics=None)
+    info = _described(self, (u, i), metrics, user['user.vectors'].shape[1] - 1)
+    parts = _parts(self, info, ids, interview, proxies, samples)
+    info['parts'] = sorted(parts)
+    tables = {**user, **item, 'seen.offsets': offsets, 'seen.items': items}
+    return write_folder(folder, {**parts, 'recommender.json': json.dumps(info, indent=1), 'ids.json': json.dumps(ids), 'tables.safetensors': tables, 'README.md': _card(info, notes)})

@@ -95,9 +95,12 @@ SUMS,CARD = 'SHA256SUMS','README.md'
 _OURS = re.compile(r'[a-z]+\.(json|safetensors)')
 _IGNORED = {CARD, '.gitattributes', '.cache'} # people and the Hub write these
 
-def _sync(path):
+def sync(
+    path # A file or a folder
+):
     "Force a file or a folder to the disk"
-    fd = os.open(path, os.O_RDONLY)
+    try: fd = os.open(path, os.O_RDWR if os.name == 'nt' and os.path.isfile(path) else os.O_RDONLY)
+    except PermissionError: return # Windows opens no folders
     try: os.fsync(fd)
     except OSError as e:
         if e.errno not in (errno.EINVAL, errno.EBADF): raise # some systems cannot sync a folder
@@ -110,7 +113,7 @@ def _write(path, o):
         try: from safetensors.torch import save_file
         except ImportError as e: raise ImportError("Tables are written by safetensors: pip install 'fastcf[files]'") from e
         save_file({k: v.detach().cpu().contiguous() for k,v in o.items()}, path)
-    _sync(path)
+    sync(path)
 
 def sha256_file(
     path # A file
@@ -124,6 +127,7 @@ def sha256_file(
 # %% ../../nbs/serve/00_format.ipynb #fd7b8c0d
 def _exchange(a, b):
     "Let two folders change their names in one step; `False` where the system has no such step"
+    if os.name == 'nt': return False
     libc = ctypes.CDLL(None, use_errno=True)
     a,b = os.fsencode(a),os.fsencode(b)
     if hasattr(libc, 'renameat2'): return libc.renameat2(-100, a, -100, b, 2) == 0 # AT_FDCWD, RENAME_EXCHANGE
@@ -164,13 +168,15 @@ def write_folder(
     try:
         for name,o in files.items(): _write(part/name, o)
         _write(part/SUMS, ''.join(f'{sha256_file(part/n)}  {n}\n' for n in files if n != CARD))
-        _sync(part)
+        sync(part)
         _put(part, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     finally: shutil.rmtree(part, ignore_errors=True)
     return folder
 
 # %% ../../nbs/serve/00_format.ipynb #37a665c0
+BY_DESCRIPTOR = hasattr(os, 'O_DIRECTORY') and os.open in os.supports_dir_fd # not on Windows, where files are opened by their paths
+
 class Folder:
     "An open folder: its files, each checked against its SHA-256"
     def __init__(self,
@@ -179,14 +185,14 @@ class Folder:
         self.path = Path(path)
         if not self.path.exists() and _aside(self.path).is_dir(): self.path = _aside(self.path) # killed between two renames
         if not self.path.is_dir(): raise RecommenderFileError(path, "there is no such folder", "Pass the folder that learn.save_recommender wrote")
-        self._dir,self._fds = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY),{}
+        self._dir,self._fds = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY) if BY_DESCRIPTOR else None,{}
         try: self._open()
         except BaseException: self.close(); raise
 
     def fault(self, name, why, **kwargs): return RecommenderFileError(self.path/name, why, **kwargs)
     def close(self):
         "Let go of the files; tables that were read stay"
-        for fd in (*self._fds.values(), self._dir): os.close(fd)
+        for fd in (*self._fds.values(), *([] if self._dir is None else [self._dir])): os.close(fd)
         self._fds,self._dir = {},None
     def __enter__(self): return self
     def __exit__(self, *args): self.close()
@@ -204,7 +210,7 @@ def _listing(folder, there):
 
 def _open(self):
     "Open every file, without following links, and compare its sum"
-    there = set(os.listdir(self._dir)) - _IGNORED
+    there = set(os.listdir(self.path if self._dir is None else self._dir)) - _IGNORED
     sums = _listing(self, there)
     if lost := sorted(set(sums) - there): raise self.fault(lost[0], "missing")
     if more := sorted(there - set(sums) - {SUMS}): raise self.fault(ascii(more[0])[1:-1], "not one of the files that were saved", fix="Look where it comes from, and remove it; nothing in it was read")
@@ -214,18 +220,24 @@ Folder._open = _open
 
 def _digest(self, fd):
     "SHA-256 of an open file"
-    res,at = hashlib.sha256(),0
-    while piece := os.pread(fd, 2**20, at): res.update(piece); at += len(piece)
+    res = hashlib.sha256()
+    for piece in _pieces(fd): res.update(piece)
     return res.hexdigest()
 Folder._digest = _digest
 
 # %% ../../nbs/serve/00_format.ipynb #cc670c02
+def _open_file(self, name):
+    "A descriptor of a file of the folder; links are not followed"
+    if self._dir is not None: return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._dir)
+    if (self.path/name).is_symlink(): raise OSError(errno.ELOOP, 'a link')
+    return os.open(self.path/name, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+
 def fd(self:Folder,
     name:str # Of a file in the folder
 ) -> int: # A descriptor, opened once
     "Open a plain file of the folder"
     if name in self._fds: return self._fds[name]
-    try: fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._dir)
+    try: fd = _open_file(self, name)
     except OSError as e: raise self.fault(name, f"cannot be opened ({'a link is not followed' if e.errno == errno.ELOOP else e.strerror})") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode): os.close(fd); raise self.fault(name, "not a plain file")
     self._fds[name] = fd
@@ -239,14 +251,14 @@ def read(self:Folder,
     "The text of a file"
     size = os.fstat(self.fd(name)).st_size
     if limit is not None and size > limit: raise self.fault(name, f"{size:,} bytes long, where at most {limit:,} can be")
-    try: return b''.join(iter(_pieces(self.fd(name)).__next__, b'')).decode('utf-8')
+    try: return b''.join(_pieces(self.fd(name))).decode('utf-8')
     except UnicodeDecodeError as e: raise self.fault(name, f"not text in UTF-8 ({e.reason} at byte {e.start})") from None
 Folder.read = read
 
-def _pieces(fd, at=0):
-    "The bytes of a file, piece by piece, then an empty one"
-    while piece := os.pread(fd, 2**20, at): yield piece; at += len(piece)
-    yield b''
+def _pieces(fd):
+    "The bytes of a file, piece by piece"
+    os.lseek(fd, 0, os.SEEK_SET)
+    while piece := os.read(fd, 2**20): yield piece
 
 # %% ../../nbs/serve/00_format.ipynb #dc4f912f
 def _once(pairs):

@@ -8,13 +8,16 @@ Docs: https://fastcf.github.io/fastcf/serve/interviews.html.md"""
 __all__ = []
 
 # %% ../../nbs/serve/02_interviews.ipynb #0c34bde2
+import json
+from copy import copy
 from types import SimpleNamespace
 import numpy as np
 import torch
-from fastcore.basics import patch
-from ..bayes.posterior import Gaussian,augment
+from fastcore.basics import listify,patch
+from ..bayes.posterior import Gaussian,augment,cholesky
 from ..bayes.belief import Belief,RowLikelihood
 from ..interview.questions import ExposureModel,Interviewer,TastePrior
+from ..interview.topics import Topics
 from ..interview.interview import Interview
 from .recommender import Recommender
 
@@ -29,6 +32,28 @@ def interview_tensors(
                f_mean=ridge.f_mean, x_mean=ridge.x_mean, weight=ridge.weight, residual=ridge.residual, values=torch.as_tensor(values))
     return {k: v.float().cpu().contiguous().clone() for k,v in res.items()}
 
+def about_parts(
+    interviewer:Interviewer # Of a learner
+) -> tuple: # For `ids.json` and for `about.safetensors`; `None` where the learner knows no metadata of users that can be written
+    "How metadata of newcomers are read, and what they say of habits: no user is in it"
+    if interviewer.learn.dls.catalog.users is None: return None,None
+    encoder,ridge = interviewer.metadata_model()
+    if not encoder.names or not all(type(c.name) is str for c in encoder.columns): return None,None
+    t = dict(f_mean=ridge.f_mean, x_mean=ridge.x_mean, weight=ridge.weight, residual=ridge.residual, inverse=ridge.inverse)
+    return encoder.settings(),{k: v.float().cpu().contiguous().clone() for k,v in t.items()}
+
+def topic_parts(
+    interviewer:Interviewer, # Of a learner
+    proxies # `ProxyQuestions` of items, or a list of them
+) -> tuple: # For `ids.json` and for `topics.safetensors`
+    "Values of attributes as questions: what they are called, what is known of them, which items they are of"
+    t,names = interviewer.topics(proxies),{}
+    for attribute,value in t.keys: names.setdefault(attribute, []).append(value)
+    items,topics = t.members.coalesce().indices().cpu()
+    mean = torch.cat([t.likelihood.vectors[:, :-1], t.likelihood.offsets[:, None]], 1)
+    return [[k, v] for k,v in names.items()],dict(mean=mean.float(), spread=t.likelihood.spread.float(), items=items.contiguous(), topics=topics.contiguous())
+
+# %% ../../nbs/serve/02_interviews.ipynb #e38aa1de
 class SavedExposure(ExposureModel):
     "Which items someone has probably seen, as it was saved"
     def __init__(self, t):
@@ -42,26 +67,71 @@ class SavedTaste(TastePrior):
         self.base = Belief(r.user.prior, like)
         self.ridge = SimpleNamespace(**{k: t[k] for k in ('f_mean', 'x_mean', 'weight', 'residual')})
 
+class SavedRidge:
+    "The linear model from metadata to habits, as it was saved"
+    def __init__(self,
+        t:dict # Tensors of the part 'about'
+    ): self.t = SimpleNamespace(**t)
+
+    def leverage(self,
+        f # Features [n, d]
+    ): # [n]
+        "As `Ridge.leverage`"
+        return ((f - self.t.f_mean) @ self.t.inverse * (f - self.t.f_mean)).sum(1)
+
+    def gaussian(self,
+        f, # Features [n, d]
+        times # Of the residual covariance [n]
+    ) -> Gaussian: # Habits [n, h]
+        "As `Ridge.gaussian`"
+        t = self.t
+        return Gaussian(t.x_mean + (f - t.f_mean) @ t.weight, torch.cholesky_inverse(cholesky(t.residual)) / times[:, None, None])
+
+class SavedTopics(Topics):
+    "Values of items' attributes as questions, as they were saved"
+    def __init__(self, interviewer, proxies):
+        names,t = interviewer.recommender.parts['topics']
+        known = {a: values for a,values in names}
+        chosen = list(known) if proxies is True else listify(proxies)
+        if odd := [o for o in chosen if not (isinstance(o, str) and o in known)]: raise ValueError(f"proxies: {odd[0]!r:.80} was not saved; there are {', '.join(known)}. Pass their names, or True for all.")
+        keys = [(a, v) for a,values in names for v in values]
+        at = torch.as_tensor([j for a in chosen for j,k in enumerate(keys) if k[0] == a])
+        self.interviewer,self.attributes,self.keys = interviewer,chosen,[keys[j] for j in at]
+        like,mean = interviewer.base.likelihood,t['mean'][at]
+        column = torch.full((len(keys),), -1).index_copy_(0, at, torch.arange(len(at)))[t['topics']]
+        pairs = torch.stack([t['items'], column])[:, column >= 0]
+        self.members = torch.sparse_coo_tensor(pairs, torch.ones(pairs.shape[1]), (len(like), len(at)), check_invariants=False).coalesce()
+        self.likelihood = RowLikelihood(augment(mean), mean[:, -1], like.noise, like.y_range, t['spread'][at])
+
 class _Catalog:
     "Ids and metadata as an interview asks a learner's loaders for them"
     users = None
     def __init__(self, r): self.recommender,self.user,self.item,self.items,self.rating_name = r,r.user.vocab,r.item.vocab,r.items,r.info['rating_name']
-    def titles(self, rows): return self.recommender.titles(self.item[rows])
+    def titles(self, rows): return None if (t := self.recommender.all_titles) is None else t[rows]
 
+# %% ../../nbs/serve/02_interviews.ipynb #dab98008
 class SavedInterviewer(Interviewer):
     "What interviews share, from a saved recommender"
     def __init__(self,
         recommender:Recommender, # A recommender that was saved with its interview
         seed:int=0 # Seed of what is drawn
     ):
-        r = recommender
+        r = self.recommender = recommender
         if (t := r.parts.get('interview')) is None: raise ValueError("interview: this recommender was saved without it. Save it again with learn.save_recommender(folder, interview=True).")
         dls = SimpleNamespace(catalog=_Catalog(r), train_ds=SimpleNamespace(ratings=t['values']))
         self.learn,self.rng = SimpleNamespace(dls=dls),np.random.default_rng(seed)
         self.exposure,self.prior,self.counts = SavedExposure(t),SavedTaste(r, t),r.item.counts
         self.base = self.prior.base
 
-    def about(self, users, ids=None): raise ValueError("about: metadata of users are not in a saved recommender. Begin the interview without them.")
+    def metadata_model(self):
+        "How metadata of newcomers are read, and what they say"
+        if 'about' not in self.recommender.parts: raise ValueError("about: this recommender was saved without metadata of users. Pass users= to the loaders, and save it again.")
+        encoder,t = self.recommender.parts['about']
+        return encoder,SavedRidge(t)
+
+    def topics(self, proxies):
+        if 'topics' not in self.recommender.parts: raise ValueError("proxies: this recommender was saved without them. Save it again with learn.save_recommender(folder, proxies=ProxyQuestions(learn, ...)).")
+        return SavedTopics(self, proxies)
 
     def choose(self, b, asked, size, strategy='adaptive'):
         "As an `Interviewer` chooses; entropies need the ratings"
@@ -74,11 +144,15 @@ def interview(self:Recommender,
     page_size:int=20, # Questions a page
     pages:int=3, # Pages
     strategy:str='adaptive', # 'adaptive', 'seen', 'popular' or 'random'
+    about:dict|None=None, # What is known of the newcomer, by column of the users' metadata; what is not known is left out
     min_gain:float=0., # End earlier if another page would make the expected error fall by less, in stars
     seed:int=0, # Seed of what is drawn
+    proxies=None, # Attributes to ask about beside items, of those that were saved; `True` for all
     state:str|None=None # Go on with an interview, from what its `to_json` gave; the other settings are in it
 ) -> Interview: # As of a learner
     "Pages of items to ask a newcomer about, and what the replies say"
     if '_interviewer' not in self.__dict__: self._interviewer = SavedInterviewer(self, seed)
-    if state is not None: return Interview.from_json(self._interviewer, state)
-    return Interview(self._interviewer, page_size=page_size, pages=pages, strategy=strategy, min_gain=min_gain, seed=seed)
+    teach = copy(self._interviewer)
+    teach.rng = np.random.default_rng(seed)
+    if state is not None: return Interview.from_json(teach, state, json.loads(state).get('proxies'))
+    return Interview(teach, page_size, pages, strategy, about, min_gain, seed, proxies)

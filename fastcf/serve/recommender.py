@@ -8,75 +8,24 @@ Docs: https://fastcf.github.io/fastcf/serve/recommender.html.md"""
 __all__ = ['Recommender']
 
 # %% ../../nbs/serve/01_recommender.ipynb #40768772
-import json
-from dataclasses import dataclass
-from functools import cached_property,partial
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_count,listed,stable_topk
+from ..core import RatingsError,check_choice,check_count,listed,stable_topk
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
-from ..bayes.posterior import Gaussian,group_ratings,link_slope,posterior,augment
 from ..bayes.belief import Belief,Labels,RowLikelihood
-from ..learn.pairs import add_spread,check_interval,id_pairs
-from ..rank.choice import ChoiceModel
-from .format import Folder,RecommenderFileError,frame_from_json,to_json,values_from_json
-
-# %% ../../nbs/serve/01_recommender.ipynb #a10b1b9b
-@dataclass
-class MetadataBeliefs:
-    "What an attached prior says of the ids in its metadata"
-    ids:Vocab # Those ids
-    mean:Tensor # Predicted vectors [n, k]
-    times:Tensor # How many residual covariances each is uncertain by [n]
-    precision:Tensor # Of the residuals [k, k]
-    every:Gaussian # Belief of an id without metadata
-    noise:float # Variance of a rating around its mean
-
-    def of(self,
-        ids # Ids
-    ) -> Gaussian: # Means [n, k], precisions [n, k, k]
-        "What is believed of some ids"
-        at = torch.as_tensor(self.ids.rows(ids))
-        told,at = at >= 0,at.clamp(min=0)
-        mean = torch.where(told[:, None], self.mean[at], self.every.mean)
-        return Gaussian(mean, torch.where(told[:, None, None], self.precision / self.times[at][:, None, None], self.every.precision))
-
-    def serve(self,
-        ids # Ids that were asked for
-    ) -> Gaussian: # As `of`
-        "As `of`, after a look at ids that cannot be meant: missing ones, text where ids are numbers"
-        new = pd.Index(ids, tupleize_cols=False).difference(self.ids.ids, sort=False)
-        odd = [i for i in new if pd.isna(i) is True or isinstance(i, str) == (self.ids.ids.dtype.kind in 'iuf')]
-        if odd: raise UnknownIdError(self.ids.name, odd, self.ids.why_unknown(odd))
-        return self.of(ids)
-
-@dataclass
-class Side:
-    "Users or items: ids, vectors, and what is believed of a row that is not there"
-    vocab:Vocab # Ids of the rows
-    vectors:Tensor # Factors, then bias [n, k]
-    counts:Tensor # Training ratings of each row [n]
-    prior:Gaussian # Belief of a new row's vector
-    noise:float # Variance of a rating around a new row's mean
-    attached:MetadataBeliefs|None # What metadata say of new rows
-
-    @cached_property
-    def design(self):
-        "Vectors as the other side's rows meet them: factors, and a one [n, k]"
-        return augment(self.vectors)
-
-    @cached_property
-    def offsets(self):
-        "Biases [n]"
-        return self.vectors[:, -1].contiguous()
+from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
+from .format import Folder,RecommenderFileError
+from .contents import Side,read_contents
+from .lists import Candidates,Lists,blocks,together,top_of
+from .pairs import Tables
 
 # %% ../../nbs/serve/01_recommender.ipynb #33696b2f
-class Recommender:
+class Recommender(Tables):
     "A saved recommender: ids in, ids out, as from the learner that saved it"
     def __init__(self,
         user:Side, # Users
@@ -84,22 +33,23 @@ class Recommender:
         seen:tuple, # Offsets int64 [users+1] and items int32 [n]: user `u` rated `items[offsets[u]:offsets[u+1]]`
         info:dict, # What `recommender.json` says: y_range, limits, versions, metrics ...
         metadata:pd.DataFrame|None=None, # Of items, by id
-        parts:dict|None=None # Tensors of other parts, by name: 'interview', 'choice'
+        parts:dict|None=None # Other parts, by name: 'choice', 'interview', 'about', 'topics', 'samples'
     ):
-        self.user,self.item,self.seen,self.info,self.items,self.parts = user,item,seen,info,metadata,parts or {}
+        super().__init__(user, item, seen, None if info['y_range'] is None else tuple(info['y_range']))
+        self.info,self.items,self.parts,self.limits = info,metadata,parts or {},tuple(info['limits'])
         self.choice = self.parts.get('choice') # who would choose what, or `None`
-        self.y_range,self.limits = (None if info[k] is None else tuple(info[k]) for k in ('y_range', 'limits'))
+        self._titles,self._candidates = None,{}
 
     def __repr__(self):
         u,i,made = self.user,self.item,self.info['made']
         return f"Recommender({len(u.vocab):,} {u.vocab.name}s, {len(i.vocab):,} {i.vocab.name}s, {u.vectors.shape[1] - 1} factors; saved {made['at'][:10]} by fastcf {made['fastcf']})"
 
     def __getattr__(self, name):
-        if name == 'interview': raise AttributeError("interview: import fastcf.serve.interviews first, which gives it to a Recommender.")
+        for method,room in (('interview', 'interviews'), ('posterior', 'samples')):
+            if name == method and not hasattr(type(self), name): raise AttributeError(f"{name}: import fastcf.serve.{room} first, which gives it to a Recommender.")
+        if name == 'posterior': raise AttributeError("posterior: this recommender was saved without samples. Fit with cbs=Gibbs(), and save the learner before it is fitted otherwise.")
         can = ', '.join(sorted(n for n in dir(type(self)) if not n.startswith('_') and n != 'load'))
         raise AttributeError(f"{name}: not something a Recommender has; there are {can}. Whatever else a learner does needs training ratings, which are not in the files: call it on the learner, and save again.")
-
-    def side(self, is_item): return self.item if is_item else self.user
 
     def titles(self,
         ids # Ids of items
@@ -108,83 +58,11 @@ class Recommender:
         col = None if self.items is None else next((c for c in ('title', 'name') if c in self.items), None)
         return None if col is None else self.items[col].reindex(pd.Index(ids, tupleize_cols=False)).to_numpy()
 
-# %% ../../nbs/serve/01_recommender.ipynb #ef580937
-@patch
-def rows(self:Recommender,
-    ids, # Ids
-    is_item:bool, # Of items, or of users
-    unknown:str='error' # What an id without training ratings gives: 'error' or 'nan' (a row of -1)
-) -> np.ndarray: # Row numbers int64 [n]
-    "Rows of `ids`; -1 (or an `UnknownIdError`) where the id is unknown or has no training rating"
-    s = self.side(is_item)
-    rows = s.vocab.rows(ids) if unknown == 'nan' else s.vocab.encode(ids)
-    empty = (rows >= 0) & (s.counts.numpy()[rows] == 0)
-    if empty.any() and unknown != 'nan':
-        raise UnknownIdError(s.vocab.name, pd.unique(s.vocab[rows[empty]]), "They occur in validation rows only, so nothing was learned about them.")
-    return np.where(empty, -1, rows)
-
-# %% ../../nbs/serve/01_recommender.ipynb #260827ed
-@patch(as_prop=True)
-def seen_by(self:Recommender) -> tuple:
-    "The other way round: offsets int64 [items+1] and users int64 [n] who rated each item; made when first asked for"
-    if '_seen_by' not in self.__dict__:
-        offsets,items = self.seen
-        users = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
-        order = torch.argsort(items, stable=True)
-        self._seen_by = torch.cat([offsets.new_zeros(1), torch.bincount(items, minlength=len(self.item.vocab)).cumsum(0)]),users[order]
-    return self._seen_by
-
-def _ranges(starts, lengths):
-    "Numbers from each start on, as many as its length, one range after the other"
-    ends = lengths.cumsum(0)
-    return torch.arange(int(lengths.sum())) - torch.repeat_interleave(ends - lengths, lengths) + torch.repeat_interleave(starts, lengths)
-
-@patch
-def covariances(self:Recommender,
-    rows:Tensor, # Rows of one side, each once [n]
-    is_item:bool # Of items, or of users
-) -> Tensor: # [n, k, k]
-    "How uncertain the vectors of some rows are"
-    own,other = self.side(is_item),self.side(not is_item)
-    offsets,cols = self.seen_by if is_item else self.seen
-    n = offsets[rows+1] - offsets[rows]
-    cols,row = cols[_ranges(offsets[rows], n)].long(),torch.repeat_interleave(torch.arange(len(rows)), n)
-    design = augment(other.vectors[cols]) # [ratings, k]
-    slope = link_slope((own.vectors[rows][row] * design).sum(1) + other.offsets[cols], self.y_range)[1]
-    groups = group_ratings(row, torch.arange(len(cols)), len(rows))
-    return posterior(groups, design, torch.zeros_like(slope), own.prior, slope.square() / own.noise, what='full').cov()
-
-# %% ../../nbs/serve/01_recommender.ipynb #7b0a028a
-def _vectors(self, ids, rows, is_item, spread):
-    "Vectors [n, k] of ids, from the table or, where the row is -1, from what is attached; and their covariances [n, k, k] if asked for"
-    s = self.side(is_item)
-    new = rows < 0
-    mean = s.vectors[torch.as_tensor(rows).clamp(min=0)]
-    cov = mean.new_zeros(len(rows), mean.shape[1], mean.shape[1]) if spread else None
-    if new.any():
-        g,at = s.attached.serve(pd.Index(ids, tupleize_cols=False)[new]),torch.as_tensor(np.flatnonzero(new))
-        mean[at] = g.mean
-        if spread: cov[at] = g.cov()
-    if spread and not new.all(): cov[torch.as_tensor(np.flatnonzero(~new))] = self.covariances(torch.as_tensor(rows[~new]), is_item)
-    return mean,cov
-
-def _score(self, df, rows, spread):
-    "Predictions, and standard deviations if asked for, of pairs in columns of ids"
-    sides,new = [],(rows[0] < 0) | (rows[1] < 0)
-    for j in range(2):
-        code,ids = pd.factorize(df.iloc[:, j], use_na_sentinel=False)
-        first = np.unique(code, return_index=True)[1]
-        sides.append([None if o is None else o[code] for o in _vectors(self, ids, rows[j][first], bool(j), spread)])
-    (u,cu),(v,cv) = sides
-    fit,slope = link_slope((u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1], self.y_range)
-    if not spread: return fit.numpy(),np.full(len(df), np.nan)
-    a,x = augment(v),augment(u)
-    var = torch.einsum('nk,nkl,nl->n', a, cu, a) + torch.einsum('nk,nkl,nl->n', x, cv, x)
-    var = var + torch.as_tensor(new) * (cu[:, :-1, :-1] * cv[:, :-1, :-1]).sum((1, 2))
-    each = [np.where(r < 0, s.attached.noise if s.attached else np.nan, np.nan) for r,s in zip(rows, (self.user, self.item))]
-    noise = torch.full((len(df),), self.user.noise)
-    if new.any(): noise[torch.as_tensor(new)] = torch.as_tensor(np.nanmean(np.stack(each)[:, new], 0), dtype=noise.dtype)
-    return fit.numpy(),(slope.square() * var + noise).sqrt().numpy()
+    @property
+    def all_titles(self) -> np.ndarray|None:
+        "The titles of all rows of items, looked up once"
+        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.vocab.ids)
+        return self._titles
 
 # %% ../../nbs/serve/01_recommender.ipynb #93ff6fd6
 _PAIRS = 2**12 # at a time
@@ -194,79 +72,43 @@ _PAIRS = 2**12 # at a time
 def predict(self:Recommender,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame
-    unknown:str='error', # What an id without training ratings gives, if no prior is attached: 'error' or 'nan'
+    unknown:str='error', # What an id without training ratings gives, if no prior is attached: 'error', 'nan' or 'skip' (no row)
     interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
     return_std:bool=False # Add the standard deviation of a rating as a column
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
     "Predicted ratings for pairs of ids"
-    if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
+    lenient = 'error' if check_choice('unknown', unknown, UNKNOWN) == 'error' else 'nan'
     check_interval(interval)
     df,single = id_pairs((self.user.vocab.name, self.item.vocab.name), users, items)
     sides,spread = (self.user, self.item),interval is not None or return_std
-    rows = [self.rows(df.iloc[:, j], bool(j), 'nan' if s.attached else unknown) for j,s in enumerate(sides)]
+    rows = [self.rows(df.iloc[:, j], bool(j), 'nan' if s.attached else lenient) for j,s in enumerate(sides)]
     ok = np.flatnonzero(np.all([(r >= 0) | (s.attached is not None) for r,s in zip(rows, sides)], 0))
     preds,std = np.full((2, len(df)), np.nan, 'float32')
     for at in np.split(ok, range(_PAIRS, len(ok), _PAIRS)) if len(ok) else ():
-        preds[at],std[at] = _score(self, df.iloc[at], [r[at] for r in rows], spread)
-    if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
-    return add_spread(df.assign(prediction=preds), std, interval, return_std, self.y_range)
-
-# %% ../../nbs/serve/01_recommender.ipynb #b7037fea
-def _best(scores, k, shown):
-    "The best `k` of each row as row, column, rank and what to show of each; among equals the column further left; what is not finite is left out"
-    if not scores.shape[1]: return (np.empty(0, int),) * 3 + ({n: np.empty(0, 'float32') for n in shown},)
-    best,cols = stable_topk(scores, min(k, scores.shape[1]))
-    b,rank = best.isfinite().nonzero(as_tuple=True)
-    cols = cols[b, rank]
-    return b.numpy(),cols.numpy(),rank.numpy(),{n: o[b, cols].numpy() for n,o in shown.items()}
-
-def _listing(self, name, ids, column, others, best):
-    "A frame of the best: for each of `ids` the ids in `others` [columns] by rank, with titles"
-    b = np.concatenate([at[b] for at,b,*_ in best]) if best else np.empty(0, int)
-    cols,rank = (np.concatenate([o[j] for o in best]) if best else np.empty(0, int) for j in (2, 3))
-    res = {name: pd.Index(ids, tupleize_cols=False)[b], 'rank': rank + 1, column: others[cols]}
-    if (titles := self.titles(others[cols])) is not None: res['title'] = titles
-    return pd.DataFrame(res | {n: np.concatenate([o[4][n] for o in best]) for n in (best[0][4] if best else [])})
-
-def _blocks(n, width): return np.split(np.arange(n), range(step := max(1, 2**24 // max(1, width)), n, step)) # of about 64 MB of scores
-
-def _choices(self, items, min_ratings):
-    "Items to choose from: row numbers, -1 for new ones, and ids"
-    s = self.item
-    if items is not None: ids = pd.Index(listed(items), tupleize_cols=False).unique()
-    elif s.attached and min_ratings < 1: ids = s.vocab.ids.append(s.attached.ids.ids.difference(s.vocab.ids, sort=False))
-    else: ids = s.vocab.ids
-    rows = self.rows(ids, True, 'nan' if s.attached or items is None else 'error')
-    keep = (rows < 0) & (s.vocab.rows(ids) < 0) | (s.counts.numpy()[rows] >= max(1, min_ratings)) & (rows >= 0)
-    if items is not None: keep = np.ones(len(ids), bool)
-    return rows[keep],ids[keep]
+        preds[at],std[at] = self.scores(df.iloc[at], [r[at] for r in rows], spread)
+    if not spread: return float(preds[0]) if single else skip_unknown(df.assign(prediction=preds), unknown)
+    return skip_unknown(add_spread(df.assign(prediction=preds), std, interval, return_std, self.y_range), unknown)
 
 # %% ../../nbs/serve/01_recommender.ipynb #d012a3e8
 @patch
-@torch.no_grad()
-def recommend(self:Recommender,
-    users, # A user's id or several
-    k:int=10, # How many items for each
-    exclude_seen:bool=True, # Leave out what the user rated in training
-    min_ratings:int=1, # Leave out items with fewer training ratings; with an attached prior, 0 adds the new items of its metadata
-    items=None, # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
-    rank_by:str|None=None # 'value', 'rating' or 'chance'; by default 'value' where there is a choice model
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed
-    "The best items for some users"
-    users,k,order = listed(users),check_count('k', k),_order(self, rank_by)
-    rows = self.rows(users, False, 'nan' if self.user.attached else 'error')
-    choice,ids = _choices(self, items, min_ratings)
-    v,best = _vectors(self, ids, choice, True, False)[0],[]
-    place = torch.full((len(self.item.vocab),), -1)
-    place[torch.as_tensor(choice[choice >= 0])] = torch.as_tensor(np.flatnonzero(choice >= 0))
-    for at in _blocks(len(rows), len(ids)):
-        u = _vectors(self, [users[j] for j in at], rows[at], False, False)[0]
-        shown = dict(prediction=link_slope(u[:, :-1] @ v[:, :-1].T + u[:, -1:] + v[:, -1], self.y_range)[0])
-        if order != 'rating': shown = _valued(self.choice, rows[at], choice, shown['prediction'])
-        scores = shown['prediction' if order == 'rating' else order].clone()
-        if exclude_seen: _mask_seen(scores, torch.as_tensor(rows[at]), self.seen, place)
-        best.append((at, *_best(scores, k, shown)))
-    return _listing(self, self.user.vocab.name, users, self.item.vocab.name, ids, best)
+def candidates(self:Recommender,
+    items=None, # Ids to choose from; by default all with `min_ratings`
+    min_ratings:int=1 # Training ratings that an item needs
+) -> Candidates: # To choose from
+    "What there is to choose from; kept for the next list where all items are"
+    s,least = self.item,max(1, min_ratings)
+    if items is not None: ids = pd.Index(listed(items), tupleize_cols=False).unique()
+    elif min_ratings in self._candidates: return self._candidates[min_ratings]
+    elif s.attached and min_ratings < 1: ids = s.vocab.ids.append(s.attached.ids.ids.difference(s.vocab.ids, sort=False))
+    else: ids = s.vocab.ids
+    rows = self.rows(ids, True, 'nan' if s.attached or items is None else 'error')
+    keep = (rows < 0) & (s.vocab.rows(ids) < 0) | (s.counts.numpy()[rows] >= least) & (rows >= 0) if items is None else np.full(len(ids), True)
+    rows,ids = rows[keep],ids[keep]
+    titles = self.all_titles[rows] if self.all_titles is not None and (rows >= 0).all() else self.titles(ids)
+    res = Candidates(rows, ids, self.vectors(ids, rows, True)[0], titles, self.seen, len(s.vocab), self.y_range, self.choice)
+    if len(self._candidates) >= 8: self._candidates = {} # one a number of ratings that somebody asked for
+    if items is None: self._candidates[min_ratings] = res
+    return res
 
 def _order(self, rank_by):
     "What a list is ordered by"
@@ -274,36 +116,80 @@ def _order(self, rank_by):
     if self.choice is None and rank_by in ('value', 'chance'): raise ValueError(f"rank_by: {rank_by!r} needs a choice model, and this recommender was saved without one. Pass rank_by='rating'.")
     return rank_by or ('rating' if self.choice is None else 'value')
 
-def _valued(choice, rows, cols, rating):
-    "Value, chance and rating of some users [b] and items [n]; rows of -1 are taken for average ones"
-    users,items = (torch.cat([o, o.mean(0, keepdim=True)])[torch.as_tensor(at)] for o,at in ((choice.users, rows), (choice.items, cols)))
-    scores = users @ items.T
-    return dict(value=choice.value(scores, rating), chance=choice.chance(scores), prediction=rating)
-
-def _mask_seen(scores, rows, seen, place):
-    "Set to minus infinity what the users in `rows` have rated; `place` has the column of each item, or -1"
-    offsets,items = seen
-    n = torch.where(rows < 0, 0, offsets[rows+1] - offsets[rows])
-    cols,b = place[items[_ranges(offsets[rows], n)].long()],torch.repeat_interleave(torch.arange(len(rows)), n)
-    scores[b[cols >= 0], cols[cols >= 0]] = -torch.inf
-
-# %% ../../nbs/serve/01_recommender.ipynb #503dca5f
+# %% ../../nbs/serve/01_recommender.ipynb #214a1cec
 @patch
 @torch.no_grad()
+def lists(self:Recommender,
+    users=None, # A user's id or several; by default everybody with training ratings
+    k:int=10, # How many items for each
+    exclude_seen:bool=True, # Leave out what the user rated in training
+    min_ratings:int=1, # Leave out items with fewer training ratings; with an attached prior, 0 adds the new items of its metadata
+    items=None, # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
+    rank_by:str|None=None, # 'value', 'rating' or 'chance'; by default 'value' where there is a choice model
+    unknown:str='error' # What a user without training ratings and without an attached prior gets: 'error' or 'skip'
+) -> Lists: # For `recommend`, and for the server
+    "The best items for some users, as arrays"
+    if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {unknown!r}; 'popular' and 'nan' are for a learner alone")
+    if users is None: users = self.user.vocab[np.flatnonzero(self.user.counts.numpy())]
+    users,k,order,c,parts = listed(users),check_count('k', k),_order(self, rank_by),self.candidates(items, min_ratings),[]
+    rows = self.rows(users, False, 'nan' if self.user.attached or unknown == 'skip' else 'error')
+    if unknown == 'skip' and not self.user.attached: users,rows = [u for u,r in zip(users, rows) if r >= 0],rows[rows >= 0]
+    k = min(k, len(c))
+    for at in blocks(len(rows), max(len(c), 128 * c.vectors.shape[1])) if k else ():
+        u = self.vectors([users[j] for j in at], rows[at], False)[0]
+        parts.append(top_of(c, u, torch.as_tensor(rows[at]), k, order, exclude_seen))
+    return Lists((self.user.vocab.name, self.item.vocab.name), users, c.ids, c.titles, *together(parts, k))
+
+@patch
+def recommend(self:Recommender,
+    users=None, # A user's id or several; by default everybody with training ratings
+    k:int=10, # How many items for each
+    **kwargs # As for `lists`: `exclude_seen`, `min_ratings`, `items`, `rank_by`, `unknown`
+) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed
+    "The best items for some users"
+    return self.lists(users, k, **kwargs).frame()
+
+# %% ../../nbs/serve/01_recommender.ipynb #503dca5f
+def _similar(self, ids, k, min_ratings, is_item):
+    "The nearest of one side to some of it"
+    ids,k,s = listed(ids),check_count('k', k),self.side(is_item)
+    rows = torch.as_tensor(self.rows(ids, is_item))
+    unit,rare,parts = s.unit,s.counts < max(1, min_ratings),[]
+    for at in blocks(len(rows), len(unit)):
+        cos = (unit[rows[at]] @ unit.T).masked_fill(rare, -torch.inf)
+        cos[torch.arange(len(at)), rows[at]] = -torch.inf
+        best,cols = stable_topk(cos, min(k, len(unit)))
+        parts.append((cols, dict(similarity=best)))
+    return Lists((s.vocab.name, f'similar_{s.vocab.name}'), ids, s.vocab.ids, self.all_titles if is_item else None, *together(parts, k))
+
+@patch
+@torch.no_grad()
+def similar_lists(self:Recommender,
+    items, # An item's id or several
+    k:int=10, # How many items for each
+    min_ratings:int=1 # Leave out items with fewer training ratings
+) -> Lists: # For `similar_items`, and for the server
+    "The items whose factors point the same way, as arrays"
+    return _similar(self, items, k, min_ratings, True)
+
+@patch
 def similar_items(self:Recommender,
     items, # An item's id or several
     k:int=10, # How many items for each
     min_ratings:int=1 # Leave out items with fewer training ratings
 ) -> pd.DataFrame: # item, rank from 1, similar_item, title if there is one, similarity (cosine of the factors)
     "The items whose factors point the same way"
-    items,k,s = listed(items),check_count('k', k),self.item
-    rows = torch.as_tensor(self.rows(items, True))
-    unit,best = torch.nn.functional.normalize(s.vectors[:, :-1]),[]
-    for at in _blocks(len(rows), len(unit)):
-        cos = (unit[rows[at]] @ unit.T).masked_fill(s.counts < max(1, min_ratings), -torch.inf)
-        cos[torch.arange(len(at)), rows[at]] = -torch.inf
-        best.append((at, *_best(cos, k, dict(similarity=cos))))
-    return _listing(self, s.vocab.name, items, f'similar_{s.vocab.name}', s.vocab.ids, best)
+    return self.similar_lists(items, k, min_ratings).frame()
+
+@patch
+@torch.no_grad()
+def similar_users(self:Recommender,
+    users, # A user's id or several
+    k:int=10, # How many users for each
+    min_ratings:int=1 # Leave out users with fewer training ratings
+) -> pd.DataFrame: # user, rank from 1, similar_user, similarity (cosine of the factors)
+    "The users whose factors point the same way"
+    return _similar(self, users, k, min_ratings, False).frame()
 
 @patch
 def biases(self:Recommender,
@@ -325,135 +211,7 @@ def factors(self:Recommender,
     s = self.side(is_item)
     return pd.DataFrame(s.vectors[:, :-1].numpy(), index=s.vocab.ids.rename(s.vocab.name))
 
-# %% ../../nbs/serve/01_recommender.ipynb #f5b27d15
-FORMAT,VERSION = 'fastcf recommender',1
-_KEYS = 'format version made user item rating_name factor_count seen_count y_range limits choice metrics settings data parts'.split()
-_SIDE_KEYS = 'name count noise attached'.split()
-
-def side_tensors(
-    name:str, # 'user' or 'item'
-    count, # Rows
-    k, # Length of a vector
-    attached=None # Ids with metadata, if a prior is attached
-) -> dict: # Name to dtype and shape
-    "The tensors of one side"
-    res = {'vectors': [count, k], 'prior_mean': [k], 'prior_precision': [k, k]}
-    if attached is not None: res |= {'attached_mean': [attached, k], 'attached_times': [attached], 'attached_precision': [k, k], 'every_mean': [k], 'every_precision': [k, k]}
-    return {f'{name}.{o}': ('float32', shape) for o,shape in res.items()} | {f'{name}.counts': ('int64', [count])}
-
-def interview_shapes(
-    count, # Items
-    k # Length of a vector
-) -> dict: # Name to dtype and shape
-    "The tensors of an interview; the number of habits is whatever it is"
-    shapes = dict(audiences=[count, None], habits_mean=[None], habits_precision=[None, None], offsets=[count], noise=[count], popularity=[count],
-                  f_mean=[None], x_mean=[k], weight=[None, k], residual=[k, k], values=[None])
-    return {name: ('float32', shape) for name,shape in shapes.items()}
-
-def _check_info(f, d):
-    "Raise unless `recommender.json` says what it has to"
-    name,number = 'recommender.json',lambda o: type(o) in (int, float) and np.isfinite(o)
-    pair = lambda o: isinstance(o, list) and len(o) == 2 and all(map(number, o)) and o[0] <= o[1]
-    def need(ok, what):
-        if not ok: raise f.fault(name, f"{what} is not as it was written")
-    for k in ('user', 'item'):
-        f.check_keys(name, d[k], _SIDE_KEYS)
-        s,a = d[k],d[k]['attached']
-        need(type(s['name']) is str and type(s['count']) is int and 0 < s['count'] < 2**40 and number(s['noise']) and s['noise'] > 0, repr(k))
-        if a is not None: f.check_keys(name, a, ['count', 'noise']); need(type(a['count']) is int and a['count'] >= 0 and number(a['noise']) and a['noise'] > 0, f'{k}: attached')
-    need(all(type(d[k]) is int and 0 <= d[k] < 2**50 for k in ('factor_count', 'seen_count')), "a count")
-    need(pair(d['limits']) and (d['y_range'] is None or pair(d['y_range'])), "'limits' or 'y_range'")
-    need(type(d['rating_name']) is str and isinstance(d['made'], dict) and all(type(d['made'].get(o)) is str for o in ('at', 'fastcf')), "'rating_name' or 'made'")
-    need(isinstance(d['parts'], list) and all(type(o) is str for o in d['parts']), "'parts'")
-    c = d['choice']
-    if c is not None:
-        f.check_keys(name, c, ['unobserved', 'penalty', 'curve', 'rating_range', 'lowest'])
-        need(all(number(c[k]) and c[k] > 0 for k in ('unobserved', 'penalty', 'lowest')) and isinstance(c['curve'], list) and len(c['curve']) == 2 and all(map(number, c['curve'])) and pair(c['rating_range']), "'choice'")
-    need((c is None) == ('choice.safetensors' not in d['parts']), "'choice'")
-    need(isinstance(d['parts'], list) and all(type(o) is str for o in d['parts']), "'parts'")
-
-# %% ../../nbs/serve/01_recommender.ipynb #7eb41fbd
-def _info(f):
-    "What `recommender.json` says, checked"
-    if 'recommender.json' not in list(f): raise f.fault('recommender.json', "missing", fix="Is this the folder that learn.save_recommender wrote?")
-    d = f.read_json('recommender.json')
-    if d.get('format') != FORMAT: raise f.fault('recommender.json', f"'format' is {d.get('format')!r:.80}, expected {FORMAT!r}")
-    if d.get('version') != VERSION: raise f.fault('recommender.json', f"version {d.get('version')!r:.80} of the format, this fastcf knows {VERSION}", fix="Install the fastcf that wrote it, or a newer one")
-    f.check_keys('recommender.json', d, _KEYS)
-    _check_info(f, d)
-    if sorted(f) != sorted(['recommender.json', 'ids.json', 'tables.safetensors', *d['parts']]): raise f.fault('recommender.json', f"it names the parts {d['parts']}, and there are {sorted(f)}")
-    return d
-
-def _vocab(f, ids, key, name, count):
-    "The ids of one side"
-    try: res = Vocab(s := values_from_json(ids[key]), name)
-    except Exception as e: raise f.fault('ids.json', f"{key!r} cannot be read ({type(e).__name__}: {e})") from None
-    if len(res) != count or not (res.ids == pd.Index(s, tupleize_cols=False)).all(): raise f.fault('ids.json', f"{key!r} are not the {count:,} sorted ids that recommender.json speaks of")
-    return res
-
-def _side(f, d, t, ids, key):
-    "One side from tensors and ids"
-    get = lambda o: t[f'{key}.{o}']
-    gaussian = lambda a, b: Gaussian(get(a), get(b))
-    s,a = d[key],None
-    if s['attached']:
-        known = _vocab(f, ids, f'{key}_attached', s['name'], s['attached']['count'])
-        a = MetadataBeliefs(known, get('attached_mean'), get('attached_times'), get('attached_precision'), gaussian('every_mean', 'every_precision'), s['attached']['noise'])
-    return Side(_vocab(f, ids, key, s['name'], s['count']), get('vectors'), get('counts'), gaussian('prior_mean', 'prior_precision'), s['noise'], a)
-
-def _check_tables(f, d, t):
-    "Raise unless the numbers in the tables can be what they are said to be"
-    def need(ok, what): 
-        if not ok: raise f.fault('tables.safetensors', what)
-    for k,o in t.items():
-        need(o.is_floating_point() is False or bool(o.isfinite().all()), f"{k!r} holds numbers that are not finite")
-        if k.endswith('precision'): need(bool((torch.linalg.cholesky_ex(o.double())[1] == 0).all()) and torch.allclose(o, o.T, rtol=1e-2), f"{k!r} is not a precision")
-        if k.endswith('times'): need(bool((o > 0).all()), f"{k!r} has to be positive")
-    offsets,items = t['seen.offsets'],t['seen.items']
-    need(int(offsets[0]) == 0 and int(offsets[-1]) == len(items) and bool((offsets.diff() >= 0).all()), "'seen.offsets' do not rise from 0 to the number of ratings")
-    need(not len(items) or (int(items.min()) >= 0 and int(items.max()) < d['item']['count']), "'seen.items' point beyond the items")
-    need(torch.equal(offsets.diff(), t['user.counts']) and torch.equal(torch.bincount(items, minlength=d['item']['count']), t['item.counts']), "the counts are not those of 'seen'")
-
-# %% ../../nbs/serve/01_recommender.ipynb #fbb5ecb4
-def _read(f):
-    "A recommender from an open folder"
-    d = _info(f)
-    keys = [k + more for k in ('user', 'item') for more in ('', '_attached') if not more or d[k]['attached']]
-    ids = f.read_json('ids.json', [*keys, 'items'])
-    expected = {'seen.offsets': ('int64', [d['user']['count'] + 1]), 'seen.items': ('int32', [d['seen_count']])}
-    for k in ('user', 'item'): expected |= side_tensors(k, d[k]['count'], d['factor_count'] + 1, d[k]['attached'] and d[k]['attached']['count'])
-    t = f.read_tensors('tables.safetensors', expected)
-    _check_tables(f, d, t)
-    try: items = None if ids['items'] is None else frame_from_json(ids['items'])
-    except Exception as e: raise f.fault('ids.json', f"the metadata of items cannot be read ({type(e).__name__}: {e})") from None
-    parts = {}
-    if 'interview.safetensors' in d['parts']: parts['interview'] = _interview(f, d)
-    if d['choice'] is not None: parts['choice'] = _choice(f, d)
-    if items is not None and items.index.has_duplicates: raise f.fault('ids.json', "the metadata of items has an id twice")
-    return Recommender(_side(f, d, t, ids, 'user'), _side(f, d, t, ids, 'item'), (t['seen.offsets'], t['seen.items']), d, items, parts)
-
-def _choice(f, d):
-    "The choice model"
-    t = f.read_tensors('choice.safetensors', dict(users=('float32', [d['user']['count'], None]), items=('float32', [d['item']['count'], None])))
-    if t['users'].shape[1] != t['items'].shape[1]: raise f.fault('choice.safetensors', "'users' and 'items' are of different lengths")
-    for k,o in t.items():
-        if not o.isfinite().all(): raise f.fault('choice.safetensors', f"{k!r} holds numbers that are not finite")
-    settings = {k: tuple(v) if isinstance(v, list) else v for k,v in d['choice'].items()}
-    return ChoiceModel(t['users'], t['items'], **settings)
-
-def _interview(f, d):
-    "The tensors of an interview, checked"
-    name = 'interview.safetensors'
-    t = f.read_tensors(name, interview_shapes(d['item']['count'], d['factor_count'] + 1))
-    h = len(t['habits_mean'])
-    sizes = t['audiences'].shape[1],*t['habits_precision'].shape,len(t['f_mean']),len(t['weight'])
-    if h == 0 or set(sizes) != {h} or not len(t['values']): raise f.fault(name, "its tensors do not fit one another")
-    for k,o in t.items():
-        if not o.isfinite().all(): raise f.fault(name, f"{k!r} holds numbers that are not finite")
-    definite = lambda o: bool((torch.linalg.cholesky_ex(o.double())[1] == 0).all())
-    if not (definite(t['habits_precision']) and definite(t['residual']) and (t['noise'] > 0).all()): raise f.fault(name, "a precision or a variance is not positive")
-    return t
-
+# %% ../../nbs/serve/01_recommender.ipynb #6c7119d0
 @patch(cls_method=True)
 def load(cls:Recommender,
     folder # The folder that `learn.save_recommender` wrote
@@ -463,13 +221,23 @@ def load(cls:Recommender,
     for tries in range(5):
         was = inode()
         try:
-            with Folder(folder) as f: return _read(f)
+            with Folder(folder) as f: return cls(**read_contents(f))
         except (RecommenderFileError, FileNotFoundError):
             if inode() == was or tries == 4: raise # else it was replaced while it was being read
 
 # %% ../../nbs/serve/01_recommender.ipynb #8af36735
-def _new_ratings(self, ratings, is_item=False):
+def _plain_ratings(self, ratings, is_item):
+    "As `_new_ratings`, of a dictionary of known ids and numbers on the scale; `None` for whatever needs a closer look, which takes ten times as long"
+    values,(lo, hi),s = list(ratings.values()),self.limits,self.side(not is_item)
+    if not values or not all(type(v) in (int, float) and lo <= v <= hi for v in values): return
+    cols = s.vocab.rows(list(ratings))
+    if (cols < 0).any() or not (s.serves or s.counts.numpy()[cols].all()): return
+    return Vocab(['new'], self.side(is_item).vocab.name),np.zeros(len(cols), 'int64'),cols,np.array(values, 'float32')
+
+def _new_ratings(self, ratings, is_item=False, unknown='error'):
     "Ids of the new rows, and row, column and value of each rating, checked"
+    if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
+    if isinstance(ratings, dict) and (res := _plain_ratings(self, ratings, is_item)) is not None: return res
     names = [self.user.vocab.name, self.item.vocab.name, self.info['rating_name']]
     own,other = names[is_item],names[1-is_item]
     if isinstance(ratings, (dict, pd.Series)):
@@ -486,30 +254,39 @@ def _new_ratings(self, ratings, is_item=False):
         faults.append(describe_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", twice))
     if faults: raise RatingsError(faults)
     mine,theirs = (i, u) if is_item else (u, i)
+    cols = self.rows(theirs, not is_item, 'nan' if unknown == 'drop' else 'error')
+    if not (cols >= 0).any(): raise RatingsError([describe_fault(other, f"none of these ratings is of a known {other}", "Pass ratings of ids that have training ratings")])
+    mine,values,cols = mine[cols >= 0],values[cols >= 0],cols[cols >= 0]
     ids = Vocab(mine, own)
-    return ids,ids.rows(mine),self.rows(theirs, not is_item),values.to_numpy('float32')
+    return ids,ids.rows(mine),cols,values.to_numpy('float32')
 
-def _fold(self, ratings, is_item):
+def _fold(self, ratings, is_item, prior, unknown):
     "New rows of one side, from their ratings"
-    ids,*rated = _new_ratings(self, ratings, is_item)
+    ids,*rated = _new_ratings(self, ratings, is_item, unknown)
     own,other = self.side(is_item),self.side(not is_item)
-    prior,noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
-    labels = Labels(ids, other.vocab, 'item' if is_item else 'user', other.counts, None if is_item else self.titles(other.vocab.ids), partial(_new_ratings, self, is_item=is_item))
-    return Belief(prior, RowLikelihood(other.design, other.offsets, noise, self.y_range), labels, rated)
+    before,noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
+    like = RowLikelihood(other.design, other.offsets, noise, self.y_range)
+    if prior is not None: before,like = prior.prior,prior.likelihood
+    labels = Labels(ids, other.vocab, 'item' if is_item else 'user', other.counts, None if is_item else self.all_titles, partial(_new_ratings, self, is_item=is_item))
+    return Belief(before, like, labels, rated)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7
 @patch
 @torch.no_grad()
 def fold_in(self:Recommender,
-    ratings # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
+    ratings, # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
+    prior:Belief|None=None, # Belief before the ratings, by default the one that was saved
+    unknown:str='error' # What ratings of items without training ratings do: 'error', or 'drop' to leave them out
 ) -> Belief: # Predicts, recommends, explains, and can be updated
     "Vectors for users who were not there in training, from their ratings"
-    return _fold(self, ratings, False)
+    return _fold(self, ratings, False, prior, unknown)
 
 @patch
 @torch.no_grad()
 def fold_in_items(self:Recommender,
-    ratings # Ratings of new items: a frame, or a dictionary of user: rating for one
+    ratings, # Ratings of new items: a frame, or a dictionary of user: rating for one
+    prior:Belief|None=None, # Belief before the ratings, by default the one that was saved
+    unknown:str='error' # What ratings by users without training ratings do: 'error', or 'drop' to leave them out
 ) -> Belief: # Predicts, recommends, explains, and can be updated
     "Vectors for items that were not there in training, from their ratings"
-    return _fold(self, ratings, True)
+    return _fold(self, ratings, True, prior, unknown)

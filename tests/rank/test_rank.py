@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
-from fastcf.rank.choice import ChoiceModel, fit_choices
+from fastcf.rank.choice import ChoiceModel, fit_choices, settle
 from fastcf.rank.topn import top_scores
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
@@ -93,7 +93,7 @@ def test_lists_against_a_loop(learn, order, k):
         row = int(d.catalog.user.rows([u])[0])
         seen = set(d.train_ds.items[d.train_ds.users == row].tolist())
         free = [i for i in range(len(d.catalog.item)) if i not in seen and d.counts()[i] > 0]
-        s = c.scores(torch.tensor([row]))[0][free]
+        s = settle(c.scores(torch.tensor([row]))[0][free])
         rating = np.clip(learn.predict(u, list(d.catalog.item[free])).prediction.to_numpy(), 1, 5)
         value = np.where(s.numpy() > 0, s.numpy() * (rating - .5) / 4.5, s.numpy()) if order == 'value' else c.chance(s).numpy()
         mine = got[got.user == u]
@@ -211,3 +211,12 @@ def test_measures_of_an_epoch_see_what_it_learned(learn):
     with l.no_bar(), l.no_logging(): l.fit(3, cbs=[IALS(8), Look()])
     assert len(seen) == 3 and all((a - b).abs().max() > 1e-4 for a,b in zip(seen, seen[1:]))
     torch.testing.assert_close(l.choice.items, seen[-1])
+
+def test_scores_that_differ_by_rounding_leave_the_order_alone():
+    "People with nothing in common: the scores between them are rounding, and the last digits the processor's"
+    df = pd.DataFrame(dict(user=np.repeat(range(6), 4), item=range(24), rating=np.arange(24) % 5 + 1))
+    learn = cf_learner(CFDataLoaders.from_df(df, valid_pct=0, seed=0, device='cpu'), 2, seed=0)
+    for seed in range(3):
+        noise = lambda o: o + 1e-8 * torch.randn(o.shape, generator=torch.Generator().manual_seed(seed))
+        learn.set_choice(replace(learn.choice, users=noise(torch.eye(6)), items=noise(torch.eye(6).repeat_interleave(4, 0) * .7)))
+        for u in (0, 3): assert learn.recommend(u, 20, rank_by='chance').item.tolist() == [i for i in range(24) if i // 4 != u]

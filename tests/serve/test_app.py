@@ -7,7 +7,7 @@ import fastcf.all # every method of a learner
 from fastcf.serve import app as serving
 from fastcf.serve.app import FIELDS, MOST, answer, make_app, main, openapi, records
 from fastcf.serve.recommender import Recommender
-from test_recommender_files import make
+from test_recommender_files import make, rich, rich_saved
 from test_site import FLAGS, _needed, axe, chromium
 
 EVIL = ['<script>alert(1)</script>', '<img src=x onerror="alert(2)">', '=cmd()|x', '"quoted" & \u202eright to left', 'long ' * 200]
@@ -45,6 +45,7 @@ def test_answers_are_the_recommenders(app, r):
     assert post(app, '/predict', users=users, items=items, interval=.9).json()['predictions'] == records(r.predict(users, items, interval=.9))
     assert len(post(app, '/predict', users=users[:1], items=items).json()['predictions']) == 3
     assert post(app, '/similar', items=items[:1], k=2).json()['similar'] == records(r.similar_items(items[:1], 2))
+    assert post(app, '/recommend', users=users, k=4, rank_by='rating').json()['recommendations'] == records(r.recommend(users, 4, rank_by='rating'))
     got = post(app, '/fold-in', ratings=[[items[0], 5], [items[1], None]], k=3, explain=True).json()
     assert [o['item'] for o in got['recommendations']] == r.fold_in({items[0]: 5}).recommend(3).item.tolist() and len(got['why']) == 1
 
@@ -62,6 +63,38 @@ def test_every_answer_forbids_what_it_does_not_need(app):
         h = ask(app, method, path).headers
         assert "default-src 'none'" in h['content-security-policy'] and h['x-content-type-options'] == 'nosniff'
 
+def test_questions_that_wait_together_are_answered_each_its_own(app, r, monkeypatch):
+    users,made = r.user.vocab[:30].tolist(),[]
+    plain = Recommender.lists
+    monkeypatch.setattr(Recommender, 'lists', lambda self, users, *args, **kwargs: made.append(len(users)) or plain(self, users, *args, **kwargs))
+    asked = [dict(users=[u], k=1 + j % 2, exclude_seen=j % 3 > 0) for j,u in enumerate(users)] + [dict(users=[10**9]), dict(users=['x']), dict(users=[users[0]], min_ratings=10**6)]
+    async def at_once():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://films') as c: return await asyncio.gather(*(c.post('/recommend', json=o) for o in asked))
+    got = asyncio.run(at_once())
+    assert max(made) > 1 and [o.status_code for o in got[-3:]] == [404, 404, 200] and got[-1].json()['recommendations'] == []
+    for o,q in zip(got[:30], asked):
+        a,b = pd.DataFrame(o.json()['recommendations']),r.recommend(**q)
+        pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=1e-4)
+
+def test_a_fault_inside_reaches_each_that_waits(app, monkeypatch):
+    monkeypatch.setattr(Recommender, 'lists', lambda self, *args, **kwargs: 1 / 0)
+    res = post(app, '/recommend', users=[1])
+    assert res.status_code == 500 and 'division' not in res.text
+
+def test_an_interview_with_topics_and_what_is_known(rich_saved):
+    app = make_app(rich_saved)
+    try:
+        first = post(app, '/interview', about=dict(age=30, job='a', more=None), proxies=True, page_size=6).json()
+        assert {o['kind'] for o in first['page']} > {'item'}
+        said = post(app, '/interview', state=first['state'], replies=[[o['item'], 4] for o in first['page']])
+        assert said.status_code == 200 and said.json()['number'] == 2
+        r,state = Recommender.load(rich_saved),json.loads(said.json()['state'])
+        iv = r.interview(6, about=dict(age=30, job='a'), proxies=True)
+        assert [str(o) for o in r.interview(state=json.dumps(state)).replies] == [str(o) for o in iv.next_page().item]
+        for odd in (dict(proxies=['colour']), dict(about={'age': {'a': 1}}), dict(log=[['page', [['kind', 'zz']]]])):
+            assert post(app, '/interview', state=json.dumps(state | odd)).status_code in (404, 422)
+    finally: app.state.served.stopped.set()
+
 # --- what is wrong with a question
 
 @pytest.mark.parametrize('body,status,words', [
@@ -70,7 +103,7 @@ def test_every_answer_forbids_what_it_does_not_need(app):
     (b'{"users":[[1]]}', 422, 'got list'), (b'{"users":[{"UUID":"x"}]}', 422, 'an id'), (b'{"users":[{"UUID":"x","b":1}]}', 422, 'got dict'), (b'{"users":[{"__import__":"os"}]}', 422, 'an id'), (b'{"users":[{"tuple":[[1]]}]}', 422, 'tuple with a list'),
     (b'{"users":["1"]}', 404, 'are text and the ids'), (b'{"users":[99999]}', 404, 'unknown id'), (b'{"users":[' + b'9' * 30 + b']}', 422, '64 bits'), (b'{"users":[' + b'9' * 5000 + b']}', 400, 'not JSON'),
     (b'{"users":["' + b'a' * 2000 + b'"]}', 422, '2,000 characters'), (b'{"users":[1],"k":0}', 422, 'k: expected'), (b'{"users":[1],"k":1e3}', 422, 'k: expected'), (b'{"users":[1],"k":true}', 422, 'k: expected'), (b'{"users":[1],"exclude_seen":1}', 422, 'true or false'),
-    (b'{"users":[' + b','.join([b'1'] * 1001) + b']}', 422, '1,001 ids'), (b'{"users":["\\ud800"]}', 404, 'unknown id')])
+    (b'{"users":[' + b','.join([b'1'] * 1001) + b']}', 422, '1,001 ids'), (b'{"users":["\\ud800"]}', 404, 'unknown id'), (b'{"users":[1],"rank_by":"best"}', 422, "'value', 'rating', 'chance'"), (b'{"users":[1],"rank_by":["value"]}', 422, "'value', 'rating', 'chance'")])
 def test_a_bad_question_is_told_why(app, body, status, words):
     res = ask(app, 'POST', '/recommend', content=body)
     assert res.status_code == status and words in res.json()['error'] and 'Traceback' not in res.text and '.py' not in res.text
@@ -78,7 +111,8 @@ def test_a_bad_question_is_told_why(app, body, status, words):
 @pytest.mark.parametrize('path,fields,status,words', [
     ('/fold-in', dict(ratings=[[1, 9]]), 422, 'rating'), ('/fold-in', dict(ratings=[[1, 5], [1, 4]]), 422, 'an item occurs twice'), ('/fold-in', dict(ratings=[[1]]), 422, 'pairs'), ('/fold-in', dict(ratings={'1': 5}), 422, 'pairs'), ('/fold-in', dict(ratings=[[1, '5']]), 422, 'a rating is a number'),
     ('/predict', dict(users=[1, 2], items=[1, 2, 3]), 422, 'do not make pairs'), ('/predict', dict(users=[1], items=[1], interval=1), 422, 'a share between'), ('/similar', dict(items=['x']), 404, 'text'),
-    ('/interview', dict(state='{}'), 422, 'state'), ('/interview', dict(state=5), 422, 'state'), ('/interview', dict(replies=[[1, 5]]), 422, 'without a state'), ('/interview', dict(page_size=10**6), 422, 'page_size')])
+    ('/interview', dict(state='{}'), 422, 'state'), ('/interview', dict(state=5), 422, 'state'), ('/interview', dict(replies=[[1, 5]]), 422, 'without a state'), ('/interview', dict(page_size=10**6), 422, 'page_size'),
+    ('/interview', dict(about=dict(age=30)), 422, 'about: this recommender was saved without'), ('/interview', dict(about=[1]), 422, 'about: expected an object'), ('/interview', dict(proxies=True), 422, 'proxies: this recommender was saved without')])
 def test_a_bad_field_is_told_why(app, path, fields, status, words):
     res = post(app, path, **fields)
     assert res.status_code == status and words in res.json()['error']
@@ -100,7 +134,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 
 def field_values():
     "For each path a body with some of its fields, each as it should be or anything else"
-    good = dict(users=[1, 2], items=[1], k=3, exclude_seen=True, min_ratings=1, interval=.9, ratings=[[1, 5]], explain=True, state=None, replies=[], page_size=2, pages=1)
+    good = dict(users=[1, 2], items=[1], k=3, exclude_seen=True, min_ratings=1, interval=.9, ratings=[[1, 5]], explain=True, state=None, replies=[], page_size=2, pages=1, rank_by='chance', about={}, proxies=False)
     one = lambda path: st.fixed_dictionaries({}, optional={k: st.just(good[k]) | JSON | st.lists(st.lists(JSON, min_size=2, max_size=2), max_size=3) for k in FIELDS[path]}).map(lambda d: (path, d))
     return st.sampled_from(sorted(FIELDS)).flatmap(one)
 
@@ -171,6 +205,7 @@ def address(folder):
         yield f'http://127.0.0.1:{port}'
     finally: p.terminate(); p.wait(10)
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_listens_on_this_machine_alone(address, r):
     port = int(address.rpartition(':')[2])
     assert httpx.post(f'{address}/recommend', json=dict(users=[r.user.vocab[0].item()], k=2)).status_code == 200

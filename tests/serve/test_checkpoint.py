@@ -1,10 +1,12 @@
 "A fit that was killed goes on where it stopped, bit for bit, and what is left of a file is whole"
-import os, random, signal, time, warnings
+import os, random, signal, sys, time, warnings
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback
 import fastcf.all # every method of a learner
 from fastcf.bayes.engines import ALS, Gibbs
+from fastcf.rank.ials import IALS
+from fastcf.scale.fused import FusedSGD
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
@@ -32,11 +34,13 @@ def fit(learn, how, *cbs):
     return learn
 
 def same(a, b):
+    if a.has_choice or b.has_choice: assert torch.equal(a.choice.users, b.choice.users) and torch.equal(a.choice.items, b.choice.items) and a.choice.curve == b.choice.curve
     for x,y in zip(a.model.parameters(), b.model.parameters(), strict=True): assert torch.equal(x, y)
     for k in ('lrs', 'losses', 'iters'): assert [float(o) for o in getattr(a.recorder, k)] == [float(o) for o in getattr(b.recorder, k)], k
     assert [list(o) for o in a.recorder.values] == [list(o) for o in b.recorder.values]
 
 HOW = {'one cycle': lambda l, cbs: l.fit_one_cycle(3, 1e-2, cbs=cbs), 'flat': lambda l, cbs: l.fit(3, 1e-2, cbs=cbs), 'ALS': lambda l, cbs: l.fit(4, cbs=[ALS(), *cbs]),
+       'IALS': lambda l, cbs: l.fit(5, cbs=[IALS(factor_count=4), *cbs]), 'FusedSGD': lambda l, cbs: l.fit(5, cbs=[FusedSGD(), *cbs]),
        'Gibbs': lambda l, cbs: l.fit(8, cbs=[Gibbs(burn_in=3, seed=1, who_rated=True, time_bins=(86_400,)), *cbs]), 'ALS on a sigmoid': lambda l, cbs: l.fit(4, cbs=[ALS(), *cbs])}
 
 @pytest.mark.parametrize('how', ['one cycle', 'flat'])
@@ -48,7 +52,7 @@ def test_a_fit_goes_on_bit_for_bit(tmp_path, how):
         torch.manual_seed(step); np.random.seed(step)
         same(fit(learner(tmp_path), HOW[how], CheckpointCallback('run', every=3, resume=True)), whole)
 
-@pytest.mark.parametrize('how', ['ALS', 'Gibbs', 'ALS on a sigmoid'])
+@pytest.mark.parametrize('how', ['ALS', 'IALS', 'FusedSGD', 'Gibbs', 'ALS on a sigmoid'])
 def test_an_engine_goes_on_bit_for_bit(tmp_path, how):
     make = lambda: learner(tmp_path, y_range=(.5, 5.5) if 'sigmoid' in how else None)
     whole = fit(make(), HOW[how])
@@ -152,6 +156,8 @@ def test_a_class_of_somebody_else_is_not_made():
     with pytest.raises(ValueError, match='not a class of this fastcf'): decode(('object', 'os:system', {}))
     with pytest.raises(ValueError, match='not a class of this fastcf'): decode(('object', 'fastcf.core:np', {}))
 
+LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='forks')
+
 def kill_while_writing(tmp_path, n, seed):
     "Write checkpoints in another process, kill it, read: which state was there"
     rng,folder = random.Random(seed),tmp_path/'run'
@@ -170,9 +176,47 @@ def kill_while_writing(tmp_path, n, seed):
         d = read_checkpoint(folder)
         assert (d['t'] == d['n']).all() and len(d['t']) == 20_000
 
+@LINUX
 @pytest.mark.filterwarnings('error')
 def test_killed_while_writing(tmp_path): kill_while_writing(tmp_path, 25, 0)
 
+COUNT = int(os.environ.get('FASTCF_COUNT', 0)) # of kills in the slow tests, where there is time for more
+
+@LINUX
 @pytest.mark.slow
 @pytest.mark.filterwarnings('error')
-def test_killed_while_writing_two_hundred_times(tmp_path): kill_while_writing(tmp_path, 200, 1)
+def test_killed_while_writing_often(tmp_path): kill_while_writing(tmp_path, COUNT or 100, 1)
+
+class Slow(Callback):
+    "A fit that takes long enough to be killed in its middle"
+    order = 1500
+    def after_batch(self): time.sleep(.003)
+    def after_epoch(self): time.sleep(.02)
+
+def kill_fits(tmp_path, how, n, seed):
+    "Fit in another process, kill it at any moment, go on in this one: how many were in their middle"
+    rng,whole,middle = random.Random(seed),fit(learner(tmp_path), HOW[how]),0
+    start = time.monotonic()
+    fit(learner(tmp_path), HOW[how], Slow(), CheckpointCallback('run', every=3))
+    span = time.monotonic() - start
+    for _ in range(n):
+        for p in checkpoints(tmp_path/'run'): p.unlink()
+        if not (pid := os.fork()):
+            try: fit(learner(tmp_path), HOW[how], Slow(), CheckpointCallback('run', every=3))
+            finally: os._exit(0)
+        time.sleep(rng.random() * span)
+        os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+        left = checkpoints(tmp_path/'run')
+        middle += bool(left) and left[0].name < f'step-{whole.n_epoch:06d}'
+        with warnings.catch_warnings():
+            warnings.filterwarnings('error', 'not a whole checkpoint')
+            same(fit(learner(tmp_path), HOW[how], CheckpointCallback('run', every=3, resume='auto')), whole)
+    return middle
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize('how', ['one cycle', 'ALS', 'IALS', 'Gibbs', 'FusedSGD'])
+def test_a_killed_fit_goes_on_bit_for_bit(tmp_path, how):
+    n = min(COUNT or 6, 20)
+    middle = kill_fits(tmp_path, how, n, 3)
+    print(f'\n{how}: {n} of {n} the same, {middle} of them killed between the first checkpoint and the end')
