@@ -117,7 +117,7 @@ def rates():
     res = pd.DataFrame({'ratings a second': s.round(0), '× collab_learner, bs 64': s / s['collab_learner, bs 64']})
     res['× collab_learner, same bs'] = [s[n] / s.get(n.replace('cf_learner', 'collab_learner'), np.nan) if n.startswith('cf_') else np.nan for n in s.index]
     print(res.round(2).to_string(), '\n')
-    keep(res, 'training_rates')
+    keep(res.assign(load=os.getloadavg()[0]), 'training_rates') # of the machine, beside the figures
 
 def clipped_rmse(learn):
     preds,targets = learn.get_preds()

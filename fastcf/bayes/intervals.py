@@ -141,7 +141,8 @@ def effective_size(
 @patch
 def diagnostics(self:Posterior) -> pd.DataFrame: # One row a pair: mean, std, effective_size, split_rhat
     "How well the chain has mixed, on predictions of pairs drawn by popularity"
-    if len(self.chain) < 8: raise ValueError(f"diagnostics: {len(self.chain)} sweeps after burn-in are too few to judge, 8 are the least. Sample more.")
+    if len(self.chain) < 8:
+        raise ValueError(f"diagnostics: {len(self.chain)} sweeps after burn-in are too few to judge, 8 are the least. Sample more.")
     c = self.chain
     cols = dict(mean=c.mean(0), std=c.std(0), effective_size=effective_size(c), split_rhat=split_rhat(c))
     return pd.DataFrame({k: o.numpy() for k,o in cols.items()})
@@ -151,7 +152,8 @@ def verdict(self:Posterior) -> str: # One sentence
     "Whether the chain has mixed, in words"
     d = self.diagnostics()
     bad,size = (d.split_rhat > 1.1).mean(), d.effective_size.median()
-    said = f"split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, and {len(self.chain)} sweeps are worth {size:.0f} independent samples."
+    said = (f"split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, "
+            f"and {len(self.chain)} sweeps are worth {size:.0f} independent samples.")
     return f"Mixed: {said}" if bad <= .1 and size >= 10 else f"Not mixed: {said} Sample longer, with a longer burn-in."
 
 @patch
@@ -180,13 +182,15 @@ def calibration(self:Posterior,
     "How many validation ratings the intervals hold"
     if side is not None: check_side(side)
     v = self.dls.valid_ds
-    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side == 'item'), (v.users if side == 'user' else v.items).long())
+    rows = (v.users if side == 'user' else v.items).long()
+    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side == 'item'), rows)
     parts = []
     for at,mean,sd in self.validation():
         for p in levels:
             low,high = (_quantile(mean, sd, q) for q in ((1 - p) / 2, (1 + p) / 2))
             inside = (low <= v.ratings[at]) & (v.ratings[at] <= high)
-            parts.append(pd.DataFrame(dict(fifth=group[at.numpy()], level=p, coverage=inside.numpy(), mean_width=(high - low).numpy(), rating_count=1)))
+            here = dict(fifth=group[at.numpy()], level=p, coverage=inside.numpy(), mean_width=(high - low).numpy(), rating_count=1)
+            parts.append(pd.DataFrame(here))
     res = pd.concat(parts).groupby(['fifth', 'level'], as_index=False).agg(dict(coverage='mean', mean_width='mean', rating_count='sum'))
     return res.drop(columns='fifth') if side is None else res
 

@@ -335,6 +335,8 @@ def find_lr(self:CFLearner,
     dl,c = self.dls.train,self.dls.catalog
     lr = _longer(best, (steps, bs), (max(1, epochs * len(dl)), min(dl.bs, dl.n)), _factor_count(self.model), dl.n / (len(c.user) + len(c.item)))
     lr = min(lr * _schedules(self.moms)[schedule][2], search.end)
+    held = sparseness(self.dls) if any(isinstance(cb, RowDecay) for cb in self.cbs) else 0. # from the means, trials cannot tell rates apart
+    lr = min(lr, lr**(1 - held) * self.lr**held)
     run = f"{epochs} epoch{'s' if epochs > 1 else ''} of {schedule} with batches of {dl.bs:,}"
     suggestions = {'trials': lr, **_suggest(suggest_funcs, curve)}
     means_loss = search.means_loss()

@@ -83,7 +83,7 @@ def _state(o, name):
 
 # %% ../../nbs/serve/06_app.ipynb #67a53a68
 REQUIRED = object()
-FIELDS = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
+FIELDS: dict = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
           '/recommend': dict(users=(_ids, REQUIRED), k=(_count, 10), exclude_seen=(_flag, True), min_ratings=(_whole, 1), rank_by=(_order, None)),
           '/similar': dict(items=(_ids, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1)),
           '/fold-in': dict(ratings=(_ratings, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1), explain=(_flag, False)),

@@ -205,6 +205,7 @@ def address(folder):
         yield f'http://127.0.0.1:{port}'
     finally: p.terminate(); p.wait(10)
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_listens_on_this_machine_alone(address, r):
     port = int(address.rpartition(':')[2])
     assert httpx.post(f'{address}/recommend', json=dict(users=[r.user.vocab[0].item()], k=2)).status_code == 200
