@@ -8,7 +8,7 @@ right item, `recall` is over min(10, right items); `value_ahead` is by how much 
 """
 import time, warnings
 from functools import partial
-from pathlib import Path
+from benchmarks import keep
 import numpy as np, pandas as pd, torch
 from scipy import sparse
 from fastcf.data.sources import load_ml100k
@@ -144,7 +144,7 @@ def main():
     rows += [row(who, tuned(makes, valid, 'liked'), test, 'liked', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in LAST.items()]
     for r in liked_rows(test, best_value(valid)): print(r, flush=True); rows.append(r)
     df = pd.DataFrame(rows).set_index(['protocol', 'who'])
-    df.to_csv(Path(__file__).with_suffix('.csv'), float_format='%.4f')
+    keep(df, 'ranking')
     print(df.drop(columns='settings').to_string(float_format='%.4f'))
 
 if __name__ == '__main__': main()

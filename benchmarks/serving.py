@@ -30,7 +30,7 @@ def simulated(folder, users=200_000, items=50_000, k=32, ratings=10_000_000, hab
     side = lambda key, count, counts: {f'{key}.vectors': draw(count, n, scale=.3), f'{key}.counts': counts, f'{key}.prior_mean': torch.zeros(n), f'{key}.prior_precision': 10 * eye(n)}
     tables = side('user', users, per_user) | side('item', items, torch.bincount(seen, minlength=items)) | {'seen.offsets': offsets, 'seen.items': seen}
     popularity = tables['item.counts'].float() / users
-    interview = dict(audiences=draw(items, habits, scale=items**-.5), habits_mean=draw(habits), habits_precision=eye(habits), offsets=popularity, noise=(popularity * (1 - popularity)).clamp(min=1e-3), popularity=popularity,
+    interview = dict(audiences=draw(items, habits, scale=items**-.5), habits_mean=draw(habits), habits_precision=eye(habits), offsets=popularity.clone(), noise=(popularity * (1 - popularity)).clamp(min=1e-3), popularity=popularity,
                      f_mean=torch.zeros(habits), x_mean=torch.zeros(n), weight=draw(habits, n, scale=.1), residual=.1 * eye(n), values=torch.arange(1., 6))
     choice = dict(users=draw(users, 32, scale=.2), items=draw(items, 32, scale=.2))
     about = dict(noise=.8, attached=None, serves=False)

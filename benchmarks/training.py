@@ -23,12 +23,17 @@ from benchmarks import keep
 Y = (0.5, 5.5)
 
 class StepTimer(Callback):
-    "When each training step ended, and how long the training part of each epoch took"
+    "When each training step ended"
     order = 999
-    def __init__(self): self.ends,self.epochs = [],[]
-    def before_train(self): self.start = time.process_time()
+    def before_fit(self): self.ends = []
     def after_batch(self):
         if self.training: self.ends.append(time.process_time())
+
+class EpochTimer(Callback):
+    "Seconds of the training part of each epoch, engines' too"
+    order = -100
+    def before_fit(self): self.epochs = []
+    def before_train(self): self.start = time.process_time()
     def after_train(self): self.epochs.append(time.process_time() - self.start)
 
 def quiet_fit(learn, *args, **kwargs):
@@ -91,7 +96,7 @@ def bare_loop_rate(dls, threads=1):
 
 def fitted_seconds(learn, epochs=1, cbs=()):
     "Seconds of the training part of each epoch"
-    timer = StepTimer()
+    timer = EpochTimer()
     quiet_fit(learn, epochs, 5e-3, wd=.1, cbs=[*cbs, timer])
     return timer.epochs
 
@@ -112,7 +117,7 @@ def rates():
     res = pd.DataFrame({'ratings a second': s.round(0), '× collab_learner, bs 64': s / s['collab_learner, bs 64']})
     res['× collab_learner, same bs'] = [s[n] / s.get(n.replace('cf_learner', 'collab_learner'), np.nan) if n.startswith('cf_') else np.nan for n in s.index]
     print(res.round(2).to_string(), '\n')
-    keep(res, 'training_rates')
+    keep(res.assign(load=os.getloadavg()[0]), 'training_rates') # of the machine, beside the figures
 
 def clipped_rmse(learn):
     preds,targets = learn.get_preds()

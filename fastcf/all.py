@@ -53,6 +53,8 @@ from .rank.baselines import *
 from .rank.metrics import *
 from .rank.evaluate import *
 from .rank.losses import *
+from .rank.rerank import *
+from .rank.index import *
 from .cold.metadata_prior import *
 from .cold.proxies import *
 from .cold.attach import *
@@ -69,6 +71,7 @@ from .serve.files import *
 from .serve.hub import *
 from .serve.checkpoint import *
 from .serve.pickles import *
+from .scale.loops import *
 from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *

@@ -6,7 +6,7 @@ Docs: https://fastcf.github.io/fastcf/core.html.md"""
 
 # %% auto #0
 __all__ = ['id_repr', 'RatingsError', 'UnknownIdError', 'check_side', 'check_range', 'short_repr', 'ArgumentError', 'check_types',
-           'listed', 'stable_topk', 'is_watched', 'show_progress', 'label_points']
+           'check_choice', 'listed', 'stable_topk', 'is_watched', 'show_progress', 'label_points']
 
 # %% ../nbs/00_core.ipynb #0ddebbc5
 import inspect, os, sys
@@ -147,12 +147,28 @@ def check_types(
         return f(*args, **kwargs)
     return _inner
 
+# %% ../nbs/00_core.ipynb #51de0003
+def check_choice(
+    name:str, # The argument's name, for the error
+    value, # What came
+    choices # What it may be
+): # The same
+    "`value` as one of a few texts"
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {short_repr(value)}")
+    return value
+
 # %% ../nbs/00_core.ipynb #058f0721
 def listed(
-    ids # One id or several
+    ids, # One id or several
+    name:str='ids' # The argument's name, for the error
 ) -> list: # Of ids
     "A single id as a list of one, several as a list"
-    return [ids] if pd.api.types.is_scalar(ids) else list(ids)
+    if isinstance(ids, torch.Tensor): ids = ids.tolist() # pandas takes one for a number
+    if pd.api.types.is_scalar(ids): return [ids]
+    if getattr(ids, 'ndim', 1) != 1 or isinstance(ids, (dict, set, frozenset, type)) or not hasattr(ids, '__iter__'):
+        raise ArgumentError(f"{name}: expected an id, or a list, an array or a Series of ids, got {short_repr(ids)}")
+    return list(ids)
 
 # %% ../nbs/00_core.ipynb #d43d13b2
 @check_types

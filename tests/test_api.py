@@ -23,14 +23,15 @@ def world():
     df = simulate_ratings(40, 30, 700, 3, seed=0)
     users = pd.DataFrame(dict(user=sorted(df.user.unique()))).assign(age=lambda o: o.user % 50 + 15, sex=lambda o: np.where(o.user % 2, 'f', 'm'))
     items = pd.DataFrame(dict(item=sorted(df.item.unique()))).assign(title=lambda o: 'Film ' + o.item.astype(str), genre=lambda o: np.where(o.item % 3, 'drama', 'comedy'))
-    def learner(df, seed, **kwargs):
-        learn = cf_learner(CFDataLoaders.from_df(df, valid_pct=.2, seed=seed, bs=64, **kwargs), factor_count=4, y_range=(.5, 5.5), seed=seed)
+    def learner(df, seed, y_range=(.5, 5.5), **kwargs):
+        learn = cf_learner(CFDataLoaders.from_df(df, valid_pct=.2, seed=seed, bs=64, **kwargs), factor_count=4, y_range=y_range, seed=seed)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2)
         return learn
     learn,other = learner(df, 0, users=users, items=items),learner(simulate_ratings(30, 20, 400, 2, seed=1).assign(user=lambda o: o.user + 10_000), 1)
+    plain = learner(df, 0, y_range=None)
     one = dict(df[['item', 'rating']].drop_duplicates('item').head(5).itertuples(index=False, name=None))
     newcomers = df.head(30).assign(user=lambda o: o.user + 500)
-    return dict(df=df, users=users, items=items, learn=learn, other=other, one=one, newcomers=newcomers, folder=Path(tempfile.mkdtemp()))
+    return dict(df=df, users=users, items=items, learn=learn, plain=plain, other=other, one=one, newcomers=newcomers, folder=Path(tempfile.mkdtemp()))
 
 def wrong_values(w):
     "What is put in place of an argument, by name"
@@ -79,17 +80,17 @@ def targets(w):
     yield 'learn.fold_in frame',lambda: learn.fold_in,dict(ratings=w['newcomers'])
     yield 'learn.fold_in_items',lambda: learn.fold_in_items,dict(ratings=df.head(20).assign(item=lambda o: o.item + 900))
     yield 'learn.add_users',lambda: learn.add_users,dict(ratings=w['newcomers'])
-    yield 'learn.errors_by_count',lambda: learn.errors_by_count,dict(by='item', edges=(0, 5, 20), interval=.9)
+    yield 'learn.errors_by_count',lambda: learn.errors_by_count,dict(side='item', edges=(0, 5, 20), interval=.9)
     folded = lambda: learn.fold_in(w['newcomers'])
     yield 'Folded.predict',lambda: folded().predict,dict(items=some_items)
     yield 'Folded.recommend',lambda: folded().recommend,dict(k=3, exclude_seen=True, min_ratings=1)
     yield 'Folded.update',lambda: learn.fold_in(w['one']).update,dict(ratings={some_items[0]: 4})
     yield 'ALS',lambda: ALS,dict(penalty=10.)
     yield 'Gibbs',lambda: Gibbs,dict(burn_in=1, metadata=True, who_rated=False, time_bins=(), keep=5, seed=0)
-    yield 'learn.sample_posterior',lambda: learn.sample_posterior,dict(sample_count=2, burn_in=1, seed=0)
-    posterior = cache(lambda: learn.sample_posterior(4, 1, seed=0))
+    yield 'learn.sample_posterior',lambda: w['plain'].sample_posterior,dict(sample_count=2, burn_in=1, seed=0)
+    posterior = cache(lambda: w['plain'].sample_posterior(4, 1, seed=0))
     yield 'Posterior.predict',lambda: posterior().predict,dict(users=some_users, items=some_items, interval=.9, return_std=True)
-    yield 'Posterior.calibration',lambda: posterior().calibration,dict(levels=(.5, .9), by=None)
+    yield 'Posterior.calibration',lambda: posterior().calibration,dict(levels=(.5, .9), side=None)
     yield 'MetadataPrior',lambda: MetadataPrior,dict(learn=learn, is_item=False, df=users, engine='linear', folds=2, seed=0)
     prior = cache(lambda: MetadataPrior(learn, False, users))
     yield 'MetadataPrior.prior',lambda: prior().prior,dict(df=users.head(3).assign(user=lambda o: o.user + 900))
@@ -143,13 +144,10 @@ def finds(w, of=None):
     return count,found
 
 SOUND = r'^(check_|stable_topk|simulate_ratings|Vocab|TimeSplitter|LeaveLastOut|ColdUser|ColdItem|MetadataEncoder|get_embeddings|EmbeddingDotBias)' # what holds; the others are being gone through
-FRAMES = 'an empty frame','a frame without columns','a column less','ids as text','NaN in a frame','other columns','a column twice','an empty array','an array of NaN','a table','an empty tensor','a tensor'
-OPEN = {('check_ratings', o) for o in FRAMES} | {('Vocab.encode', 'a nested list'), ('Vocab.rows', 'a nested list')} | { # known, to be mended where the columns are found
-    (f, o) for f in ('Vocab', 'Vocab.encode', 'Vocab.rows', 'TimeSplitter()', 'LeaveLastOutSplitter()', 'MetadataEncoder', 'MetadataEncoder.encode') for o in ('a column twice', 'an empty tensor')}
 
 def test_no_bare_error():
     count,found = finds(world(), SOUND)
-    assert count > 1000 and [o for o in found if (o[0], o[2]) not in OPEN] == []
+    assert count > 1000 and found == []
 
 if __name__ == '__main__':
     import time

@@ -36,7 +36,9 @@ class EpochEngine(Callback):
         "Raise where this engine does not fit the learner; an engine that needs no tables of the model's has a check of its own"
         m = self.model
         if not (isinstance(self.learn, CFLearner) and isinstance(m, EmbeddingDotBias)):
-            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, got {type(self.learn).__name__} around {type(m).__name__}. "
+            raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, "
+                            f""
+                            f"got {type(self.learn).__name__} around {type(m).__name__}. "
                             "Make one with cf_learner(dls).")
 
     def before_fit(self):
@@ -59,12 +61,19 @@ class EpochEngine(Callback):
         r.smooth_loss.val = self.learn.loss * (1 - r.smooth_loss.beta**r.smooth_loss.count) # so that its value is this loss
 
 # %% ../../nbs/bayes/06_engines.ipynb #b51a61e6
-def write_tables(model, users, items):
+def write_tables(
+    model, # An `EmbeddingDotBias`
+    users, # Vectors of users: factors, then the bias
+    items # Vectors of items
+):
     "Put both sides' vectors into the tables"
     for x,w,b in ((users, model.user_weight, model.user_bias), (items, model.item_weight, model.item_bias)):
         with torch.no_grad(): w.weight.copy_(x[:, :-1]); b.weight.copy_(x[:, -1:])
 
-def ratings_by_side(table, catalog):
+def ratings_by_side(
+    table, # A table of ratings
+    catalog # What the row numbers mean
+):
     "The training ratings by user, and by item"
     users,items = table.users.cpu(),table.items.cpu()
     return group_ratings(users, items, len(catalog.user)),group_ratings(items, users, len(catalog.item))
@@ -132,13 +141,21 @@ class KeptSamples:
         "Mean of both sides' vectors"
         return [o / self.count for o in self.sums]
 
-def how_thin(sampler, sweeps, keep, memory):
+def how_thin(
+    sampler, # The sampler
+    sweeps, # Sweeps to come that count
+    keep, # Samples wanted, or `None`
+    memory # Bytes that they may take
+):
     "One sample of how many is kept, so that at most `keep` are, in `memory` bytes"
     s = sampler
     numbers = s.user.x.numel() + s.item.x.numel() + len(s.user_noise) + len(s.item_noise) + sum(len(e.levels) for e in s.effects)
     return math.ceil(max(1, sweeps) / max(1, min(keep, memory // (4 * numbers))))
 
-def watched_pairs(sampler, n=200):
+def watched_pairs(
+    sampler, # The sampler
+    n=200 # Pairs
+):
     "Pairs that are no ratings: the user of one, the item of another"
     pick = torch.randperm(len(sampler.y), generator=torch.Generator().manual_seed(0))[:n].to(sampler.y.device)
     return sampler.users[pick],sampler.items[pick.flip(0)]
@@ -162,8 +179,10 @@ def _levels(gibbs, table, known=None):
 def _check_can_sample(dls, model):
     "Raise where the sampler's model does not fit"
     if model.y_range is not None:
-        raise ValueError(f"Gibbs: the sampler's ratings are Gaussian, and this model has y_range={model.y_range}. Make it with cf_learner(dls), without y_range.")
-    if dls.valid_ds is not None and dls.valid.shuffle: raise ValueError("Gibbs: the validation loader is shuffled. Make the loaders without val_shuffle.")
+        raise ValueError(f"Gibbs: the sampler's ratings are Gaussian, and this model has y_range={model.y_range}. "
+                         "Make it with cf_learner(dls), without y_range.")
+    if dls.valid_ds is not None and dls.valid.shuffle:
+        raise ValueError("Gibbs: the validation loader is shuffled. Make the loaders without val_shuffle.")
 
 # %% ../../nbs/bayes/06_engines.ipynb #90eda7b7
 class Gibbs(EpochEngine):
@@ -239,7 +258,8 @@ def after_fit(self:Gibbs):
     if not self.samples.count: self.count(self.sampler.state())
     write_tables(self.model, *self.sampler.tables(*point_tables(self.sampler, self.samples)))
     kept = self.samples
-    self.learn.learned.keep('posterior', Posterior(self.dls, self.sampler, kept.states, torch.stack(kept.chain), self.time_bins, self.known))
+    posterior = Posterior(self.dls, self.sampler, kept.states, torch.stack(kept.chain), self.time_bins, self.known)
+    self.learn.learned.keep('posterior', posterior)
 
 # %% ../../nbs/bayes/06_engines.ipynb #93ce214b
 def _conditional_means(s):
@@ -261,7 +281,10 @@ def _mean_product(states, k):
         res.append(torch.cat([nn.functional.pad(q @ (m[:, :k] * root), (0, pad)), bias[:, None]], 1))
     return res
 
-def point_tables(sampler, samples):
+def point_tables(
+    sampler, # The sampler
+    samples # Kept samples
+):
     "The point estimate whose predictions are nearest the posterior's"
     users,items = samples.watched
     def error(tables):

@@ -19,11 +19,15 @@ from ..data.checks import describe_fault
 from ..data.loaders import CFDataLoaders,RatingsTable
 from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
-from .belief import Belief,RowLikelihood,last_of_pairs
+from .row_likelihood import RowLikelihood
+from .belief import Belief,last_of_pairs
 from .foldin import bilinear_design,check_frame,fold_rows,new_ratings,row_prior,sides_of
 
 # %% ../../nbs/bayes/07_growth.ipynb #96077704
-def check_growth(learn, ratings):
+def check_growth(
+    learn, # A fitted learner
+    ratings # What came
+):
     "Raise where ratings cannot become rows of the tables"
     if not isinstance(learn.model, EmbeddingDotBias):
         raise TypeError(f"ratings: only the tables of EmbeddingDotBias can grow, and this is a {type(learn.model).__name__}. Use fold_in.")
@@ -31,15 +35,24 @@ def check_growth(learn, ratings):
     if isinstance(ratings, pd.DataFrame) and not len(ratings):
         raise RatingsError([describe_fault('ratings', "the table is empty", "Pass at least one rating of each new row")])
     if not learn.learned.complete:
-        raise ValueError("ratings: this learner was exported without its training ratings, so it cannot grow. Add them to the learner that was fitted, "
-                         "or call fold_in here.")
+        raise ValueError("ratings: this learner was exported without its training ratings, so it cannot grow. "
+                         "Add them to the learner that was fitted, or call fold_in here.")
 
-def check_kind(vocab, ids):
+def check_kind(
+    vocab, # Ids of one side
+    ids # New ids
+):
     "Raise where new ids are text and the vocabulary holds numbers, or the other way round"
     odd = [i for i in ids if isinstance(i, str) == (vocab.ids.dtype.kind in 'iuf')]
     if odd: raise UnknownIdError(vocab.name, odd, vocab.why_unknown(odd))
 
-def grow_tables(model, side, place, new, vectors):
+def grow_tables(
+    model, # An `EmbeddingDotBias`
+    side, # 'user' or 'item'
+    place, # New row of each old one
+    new, # Rows of those that come
+    vectors # Vectors of these: factors, then the bias
+):
     "Move the rows of one side to `place` and put `vectors` at `new`"
     tables = (model.item_weight, model.item_bias) if side == 'item' else (model.user_weight, model.user_bias)
     for t,added in zip(tables, (vectors[:, :-1], vectors[:, -1:])):
@@ -48,7 +61,14 @@ def grow_tables(model, side, place, new, vectors):
         t.weight,t.num_embeddings = nn.Parameter(w),len(w)
 
 # %% ../../nbs/bayes/07_growth.ipynb #96077706
-def grow_table(table, catalog, side, place, more=None, times=None):
+def grow_table(
+    table, # A table of ratings
+    catalog, # What its row numbers will mean
+    side, # 'user' or 'item'
+    place, # New row of each old one
+    more=None, # Row, column and value of more ratings
+    times=None # Seconds of these; by default the latest there is
+):
     "A table of ratings with the rows of one side renumbered by `place`, and `more` ratings at its end: rows, columns, values"
     own,other = (table.items, table.users) if side == 'item' else (table.users, table.items)
     own,other,ratings,old = place[own.long()],other.long(),table.ratings,table.times
@@ -63,7 +83,7 @@ def grow_table(table, catalog, side, place, more=None, times=None):
 def _grow(learn, ratings, side, unknown):
     "Add new rows of one side, with their ratings"
     check_growth(learn, ratings)
-    ids,*more = checked = new_ratings(learn, ratings, side, unknown)
+    ids,*more = checked = new_ratings(learn, ratings, side, unknown, served=False)
     c,dls = learn.dls.catalog,learn.dls
     own = sides_of(c, side)[0]
     check_kind(own, ids)

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..core import check_side
-from ..learn.pairs import add_spread,check_interval,id_pairs
+from ..core import check_choice,check_side
+from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 from .sampler import Sampler,time_levels
 
 # %% ../../nbs/bayes/05_intervals.ipynb #d1678e8e
@@ -83,13 +83,13 @@ class Posterior:
         interval:float|None=None, # Probability of an interval for a new rating, such as 0.9
         return_std:bool=False, # Add the standard deviation of a new rating
         times=None, # Seconds at which each rating is given, for a sampler with `time_bins`; without, at a time not seen
-        unknown:str='error' # What an id that was not in the loaders gives: 'error' or 'nan'
+        unknown:str='error' # What an id that was not in the loaders gives: 'error', 'nan' or 'skip' (no row)
     ) -> float|pd.DataFrame: # A number for a single pair without more; else a frame: user, item, prediction, then std, low, high
         "Predicted ratings for pairs of ids; those without training ratings are predicted from the prior"
-        if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
+        check_choice('unknown', unknown, UNKNOWN)
         vocabs,spread = (self.catalog.user, self.catalog.item),check_interval(interval) is not None or return_std
         df,single = id_pairs([v.name for v in vocabs], users, items)
-        rows = [v.rows(df[v.name]) if unknown == 'nan' else v.encode(df[v.name]) for v in vocabs]
+        rows = [v.encode(df[v.name]) if unknown == 'error' else v.rows(df[v.name]) for v in vocabs]
         ok = np.flatnonzero((rows[0] >= 0) & (rows[1] >= 0))
         u,i = (torch.as_tensor(r[ok]) for r in rows)
         t = None if times is None else torch.as_tensor(np.broadcast_to(np.asarray(times), len(df)).astype('int64')[ok])
@@ -100,9 +100,9 @@ class Posterior:
             part = pd.DataFrame(dict(prediction=mean.mean(0).numpy()))
             part = add_spread(part.assign(std=std), std, interval, quantile=lambda p: _quantile(mean, sd, p).numpy())
             res[ok[at.numpy()], :part.shape[1]] = part.to_numpy()
-        if not spread: return float(res[0, 0]) if single else df.assign(prediction=res[:, 0])
+        if not spread: return float(res[0, 0]) if single else skip_unknown(df.assign(prediction=res[:, 0]), unknown)
         cols = ['prediction'] + ['std'] * return_std + ['low', 'high'] * (interval is not None)
-        return df.assign(**{c: res[:, ['prediction', 'std', 'low', 'high'].index(c)] for c in cols})
+        return skip_unknown(df.assign(**{c: res[:, ['prediction', 'std', 'low', 'high'].index(c)] for c in cols}), unknown)
 
 # %% ../../nbs/bayes/05_intervals.ipynb #b620f069
 def split_chains(
@@ -141,7 +141,8 @@ def effective_size(
 @patch
 def diagnostics(self:Posterior) -> pd.DataFrame: # One row a pair: mean, std, effective_size, split_rhat
     "How well the chain has mixed, on predictions of pairs drawn by popularity"
-    if len(self.chain) < 8: raise ValueError(f"diagnostics: {len(self.chain)} sweeps after burn-in are too few to judge, 8 are the least. Sample more.")
+    if len(self.chain) < 8:
+        raise ValueError(f"diagnostics: {len(self.chain)} sweeps after burn-in are too few to judge, 8 are the least. Sample more.")
     c = self.chain
     cols = dict(mean=c.mean(0), std=c.std(0), effective_size=effective_size(c), split_rhat=split_rhat(c))
     return pd.DataFrame({k: o.numpy() for k,o in cols.items()})
@@ -151,7 +152,8 @@ def verdict(self:Posterior) -> str: # One sentence
     "Whether the chain has mixed, in words"
     d = self.diagnostics()
     bad,size = (d.split_rhat > 1.1).mean(), d.effective_size.median()
-    said = f"split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, and {len(self.chain)} sweeps are worth {size:.0f} independent samples."
+    said = (f"split-R̂ is above 1.1 for {bad:.0%} of the watched predictions, "
+            f"and {len(self.chain)} sweeps are worth {size:.0f} independent samples.")
     return f"Mixed: {said}" if bad <= .1 and size >= 10 else f"Not mixed: {said} Sample longer, with a longer burn-in."
 
 @patch
@@ -180,13 +182,15 @@ def calibration(self:Posterior,
     "How many validation ratings the intervals hold"
     if side is not None: check_side(side)
     v = self.dls.valid_ds
-    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side == 'item'), (v.users if side == 'user' else v.items).long())
+    rows = (v.users if side == 'user' else v.items).long()
+    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side == 'item'), rows)
     parts = []
     for at,mean,sd in self.validation():
         for p in levels:
             low,high = (_quantile(mean, sd, q) for q in ((1 - p) / 2, (1 + p) / 2))
             inside = (low <= v.ratings[at]) & (v.ratings[at] <= high)
-            parts.append(pd.DataFrame(dict(fifth=group[at.numpy()], level=p, coverage=inside.numpy(), mean_width=(high - low).numpy(), rating_count=1)))
+            here = dict(fifth=group[at.numpy()], level=p, coverage=inside.numpy(), mean_width=(high - low).numpy(), rating_count=1)
+            parts.append(pd.DataFrame(here))
     res = pd.concat(parts).groupby(['fifth', 'level'], as_index=False).agg(dict(coverage='mean', mean_width='mean', rating_count='sum'))
     return res.drop(columns='fifth') if side is None else res
 

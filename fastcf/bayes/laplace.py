@@ -19,7 +19,11 @@ from .belief import blocks_of_rows
 from .foldin import bilinear_design,row_prior
 
 # %% ../../nbs/bayes/03_laplace.ipynb #50850675
-def row_ratings(histories, rows, side):
+def row_ratings(
+    histories, # Who rated what, as `dls.histories`
+    rows, # Rows of one side [n]
+    side # 'user' or 'item'
+):
     "Columns of the ratings of some rows, as ratings by row"
     offsets,others = histories.by_item if side == 'item' else histories.by_user
     n = offsets[rows + 1] - offsets[rows]
@@ -27,7 +31,11 @@ def row_ratings(histories, rows, side):
     at = torch.arange(int(n.sum())) + torch.repeat_interleave(offsets[rows] - (ends - n), n)
     return RatingsCSR(torch.arange(len(at)), others[at].long(), F.pad(ends, (1, 0)))
 
-def row_covariances(learn, rows, side):
+def row_covariances(
+    learn, # A fitted learner
+    rows, # Rows of the tables [n]
+    side # 'user' or 'item'
+):
     "Covariances [n, k, k] of rows of the tables"
     spread = learn.learned.get('spread')
     prior,own = spread.priors[side],spread.vectors(side)

@@ -77,7 +77,8 @@ def cholesky(
     bad = info > 0
     if not bad.any(): return res
     if not torch.isfinite(p).all():
-        raise ValueError("precision: not finite. Are there NaN or infinite factors or ratings? Look at the tables, or train with a smaller lr.")
+        raise ValueError("precision: not finite. Are there NaN or infinite factors or ratings? "
+                         "Look at the tables, or train with a smaller lr.")
     worst = (p[bad] if p.dim() > 2 else p[None]).double()
     scale = worst.diagonal(dim1=-2, dim2=-1).abs().mean(-1)[..., None, None] * torch.eye(p.shape[-1], dtype=torch.float64, device=p.device)
     for eps in (0., *(10. ** e for e in range(-12, 0))):
@@ -108,7 +109,13 @@ def _few_precisions(g, vectors, weights):
             res[row] += (v * weights[part, None]).T @ v
     return res
 
-def row_precisions(g, vectors, weights, prior, cache=2**20):
+def row_precisions(
+    g, # Ratings by row
+    vectors, # Vectors of the other side [columns, k]
+    weights, # What each rating weighs [n]
+    prior, # Precision before the ratings [k, k], or one a row
+    cache=2**20 # Numbers of outer products at a time
+):
     "Precisions [rows, k, k] of the rows of `g`, whose ratings have `weights` [n]"
     row_count,k = len(g.starts) - 1,vectors.shape[1]
     if row_count <= 4 or len(g.cols) > 2000 * row_count: return prior + _few_precisions(g, vectors, weights)
@@ -181,7 +188,7 @@ def dots(
     return torch.cat([(x.index_select(0, r) * y.index_select(0, c)).sum(1) for r,c in zip(rows.split(2**14), cols.split(2**14))])
 
 def _energy(x, g, vectors, offsets, ratings, alpha, mean, prior, y_range):
-    "Minus the log density of `x` [rows, k] up to a constant [rows], its gradient [rows, k], and what the tangents weigh in the precision [n]"
+    "Minus the log density of `x` up to a constant [rows], its gradient [rows, k], and what the tangents weigh in the precision [n]"
     pull,rows = _times(x - mean, prior),g.rows()
     fit,slope = link_slope(dots(x, rows, vectors, g.cols) + offsets, y_range)
     residual = alpha * (fit - ratings)

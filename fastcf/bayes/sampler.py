@@ -68,7 +68,8 @@ class Block:
         p = (self.sing.square() + self.precision)[:, None] # [d, 1]
         self.coefs = (self.basis.T @ rest + p.sqrt() * _randn(rest, *self.coefs.shape, g=self.g) @ root) / p
         shape,rate = self.priors.block
-        self.precision = float(_gamma(shape + self.coefs.numel() / 2, rate + torch.einsum('dk,kl,dl->', self.coefs, lam, self.coefs) / 2, self.g))
+        size = torch.einsum('dk,kl,dl->', self.coefs, lam, self.coefs)
+        self.precision = float(_gamma(shape + self.coefs.numel() / 2, rate + size / 2, self.g))
 
     def draw_prior(self,
         root:Tensor # Root of the vectors' covariance [k, k]
@@ -306,7 +307,9 @@ def interaction_features(
     max_numbers:int=2**28 # Largest table, in numbers: 1 GB
 ) -> Tensor: # Features float32 [rows, columns]
     "Who rated what: one where there is a rating, over the root of the row's number of ratings (Koren 2008)"
-    if row_count * col_count > max_numbers: raise ValueError(f"who_rated: {row_count:,} × {col_count:,} is a table of more than {max_numbers:,} numbers. Leave it out for data of this size.")
+    if row_count * col_count > max_numbers:
+        raise ValueError(f"who_rated: {row_count:,} × {col_count:,} is a table of more than {max_numbers:,} numbers. "
+                         "Leave it out for data of this size.")
     res = torch.zeros(row_count, col_count, device=rows.device)
     res[rows.long(), cols.long()] = 1
     return res / res.sum(1, keepdim=True).clamp(min=1).sqrt()
@@ -334,7 +337,8 @@ def draw_prior(self:Sampler):
     a = self.priors.noise_shape
     for o in (self.user, self.item, *self.effects): o.draw_prior()
     self.noise = float(_gamma(*self.priors.noise, self.g))
-    if a is not None: self.user_noise,self.item_noise = (_gamma(torch.full((len(o),), a), a, self.g).to(self.y) for o in (self.user_noise, self.item_noise))
+    if a is None: return
+    self.user_noise,self.item_noise = (_gamma(torch.full((len(o),), a), a, self.g).to(self.y) for o in (self.user_noise, self.item_noise))
 
 @patch
 def draw_ratings(self:Sampler):

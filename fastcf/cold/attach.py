@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/cold/attach.html.md"""
 __all__ = []
 
 # %% ../../nbs/cold/03_attach.ipynb #362ef987
+import copy
 import numpy as np
 import pandas as pd
 import torch
@@ -34,7 +35,7 @@ class ServingPrior:
         prior:MetadataPrior, # The prior
         df:pd.DataFrame # Metadata by id
     ):
-        self.learn,self.prior,self.df = learn,prior,df
+        self.learn,self.prior,self.df,self._columns = learn,prior,df,None
         self.name = f'serving_{prior.side}'
         learn.learned.keep(self.name, prior)
 
@@ -43,6 +44,7 @@ class ServingPrior:
         known = self.learn.learned
         if self.name in known and known.get(self.name) is self.prior or not known.complete: return self
         known.keep(self.name, self.prior.fit(self.learn))
+        self._columns = None
         return self
 
     def belief(self,
@@ -56,6 +58,23 @@ class ServingPrior:
             at,some = torch.as_tensor(np.flatnonzero(told), device=mean.device),p.prior(self.df, ids[told]).prior
             mean[at],precision[at] = some.mean,some.precision
         return Belief(Gaussian(mean, precision), p.base.likelihood)
+
+    def columns(self):
+        "Ids of the tables, then those of metadata alone; a belief about those without training ratings, and their places in it"
+        self.ready()
+        if self._columns is None:
+            vocab = copy.copy(self.prior.vocab)
+            vocab.ids = vocab.ids.append(self.df.index.difference(vocab.ids, sort=False).unique())
+            new = torch.ones(len(vocab), dtype=torch.bool)
+            new[:len(self.prior.vocab)] = self.learn.dls.counts(self.prior.side == 'item') == 0
+            belief,at = self.belief(vocab.ids[new.numpy()]),torch.where(new, new.cumsum(0) - 1, -1)
+            self._columns = vocab,belief,at.to(belief.mean.device)
+        return self._columns
+
+    def metadata(self):
+        "The catalog's metadata of items, and those that the prior knows beside"
+        known = self.learn.dls.catalog.items
+        return self.df if known is None else pd.concat([known, self.df[~self.df.index.isin(known.index)]])
 
     def check(self,
         ids # Ids without training ratings
@@ -112,7 +131,12 @@ def detach_prior(self:CFLearner,
 # %% ../../nbs/cold/03_attach.ipynb #888f5fc4
 BUDGET = 2**22 # numbers of matrices at a time: 16 MB
 
-def score_of_two(u, v, cov_u=None, cov_v=None):
+def score_of_two(
+    u, # Vectors of users [n, k]
+    v, # Vectors of items [n, k]
+    cov_u=None, # Covariances of the former [n, k, k]
+    cov_v=None # Covariances of the latter
+):
     "Scores of pairs of vectors [n, k] before the link, and the variances of these, if there are covariances"
     raw = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
     if cov_u is None: return raw,None
@@ -141,8 +165,8 @@ class Newcomers(ServesNewcomers):
 
     def _noise(self, rows):
         "Noise of each pair: that which was estimated with the prior of its new side, or the mean of both where both are new"
-        noise = np.stack([np.where(r < 0, p.ready().prior.base.likelihood.noise if p else np.nan, np.nan) for r,p in zip(rows, map(self.priors.get, ('user', 'item')))])
-        return np.nanmean(noise, 0)
+        own = [np.nan if p is None else p.ready().prior.base.likelihood.noise for p in map(self.priors.get, ('user', 'item'))]
+        return np.nanmean([np.where(r < 0, noise, np.nan) for r,noise in zip(rows, own)], 0)
 
 # %% ../../nbs/cold/03_attach.ipynb #b5bf02b5
 @patch

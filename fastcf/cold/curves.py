@@ -20,28 +20,37 @@ from ..bayes.foldin import estimate_prior,sides_of
 from .metadata_prior import MetadataPrior
 
 # %% ../../nbs/cold/04_curves.ipynb #659116b0
+def _validation(dls):
+    "The validation rows as a frame"
+    c,v = dls.catalog,dls.valid_ds
+    if len(v): return pd.DataFrame({c.user.name: c.user[v.users.numpy()], c.item.name: c.item[v.items.numpy()], c.rating_name: v.ratings.numpy()})
+    raise RatingsError([dict(column='valid_pct', fault="there are no validation rows to measure", count=0, rows=[],
+                             fix="Make the loaders with valid_pct above 0, or with a splitter; or pass df")])
+
 @patch
 def errors_by_count(self:CFLearner,
     side:str='item', # By the training ratings of the row's 'item' or of its 'user'
     edges:tuple=(0, 1, 3, 6, 11, 21, 51, 101), # First number of ratings of each group
-    interval:float=.9 # Share of ratings that intervals should hold
+    interval:float=.9, # Share of ratings that intervals should hold
+    df:pd.DataFrame|None=None # Ratings to predict: user, item, rating as in training; by default the validation rows
 ) -> pd.DataFrame: # rating_count (the group, as text), rows, rmse, mae, coverage, width (mean, of the intervals)
-    "Errors of validation rows by how many training ratings their item or user has"
+    "Errors of ratings by how many training ratings their item or user has"
     check_side(side)
     if not len(edges) or list(edges) != sorted(set(edges)):
         raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
-    c,v = self.dls.catalog,self.dls.valid_ds
-    if not len(v):
-        raise RatingsError([dict(column='valid_pct', fault="there are no validation rows to measure", count=0, rows=[],
-                                 fix="Make the loaders with valid_pct above 0, or with a splitter")])
-    pairs = pd.DataFrame({c.user.name: c.user[v.users.numpy()], c.item.name: c.item[v.items.numpy()]})
-    p,ratings = self.predict(pairs, unknown='nan', interval=interval),v.ratings.numpy()
-    n = self.dls.counts(side == 'item').numpy()[(v.items if side == 'item' else v.users).numpy()]
+    df = _validation(self.dls) if df is None else df
+    vocab = sides_of(self.dls.catalog, side)[0]
+    lost = [o for o in (vocab.name, self.dls.catalog.rating_name) if o not in df]
+    if lost: raise ValueError(f"df: no column {lost[0]!r}; there are {list(df.columns)}. Rename one.")
+    p,ratings = self.predict(df, unknown='nan', interval=interval),df[self.dls.catalog.rating_name].to_numpy()
+    n = np.append(self.dls.counts(side == 'item').numpy(), 0)[vocab.rows(df[vocab.name])] # none for an id that the tables lack
     names = [f'{a}' if b == a + 1 else f'{a} to {b - 1}' for a,b in zip(edges, edges[1:])] + [f'{edges[-1]} or more']
     e,inside = p.prediction - ratings,(p.low <= ratings) & (ratings <= p.high)
-    df = pd.DataFrame(dict(at=np.searchsorted(edges, n, side='right') - 1, rows=1, rmse=e**2, mae=e.abs(), coverage=inside, width=p.high - p.low))
-    res = df[(df['at'] >= 0) & e.notna()].groupby('at').agg(dict(rows='sum', rmse='mean', mae='mean', coverage='mean', width='mean'))
-    return res.assign(rmse=res.rmse**.5, rating_count=[names[j] for j in res.index]).reset_index(drop=True)[['rating_count', 'rows', 'rmse', 'mae', 'coverage', 'width']]
+    at = np.searchsorted(edges, n, side='right') - 1
+    df = pd.DataFrame(dict(at=at, rows=1, rmse=e**2, mae=e.abs(), coverage=inside, width=p.high - p.low))
+    res = df[(at >= 0) & e.notna()].groupby('at').agg(dict(rows='sum', rmse='mean', mae='mean', coverage='mean', width='mean'))
+    res.insert(0, 'rating_count', [names[j] for j in res.index])
+    return res.assign(rmse=res.rmse**.5).reset_index(drop=True)
 
 # %% ../../nbs/cold/04_curves.ipynb #220c9894
 @patch
@@ -74,7 +83,8 @@ class Arrivals:
         said,self.test = (df[df[self.other].isin(known)] for df in (answers, test))
         if not len(self.test): raise ValueError(f"test: none of its {self.other}s has training ratings, so there is nothing to measure")
         said = said.sample(frac=1, random_state=seed)
-        self.said,self.ids = said.assign(_n=said.groupby(self.own).cumcount()),Vocab(np.concatenate([said[self.own], self.test[self.own]]), self.own)
+        self.said = said.assign(_n=said.groupby(self.own).cumcount())
+        self.ids = Vocab(np.concatenate([said[self.own], self.test[self.own]]), self.own)
         self.rows,self.cols = self.ids.rows(self.test[self.own]),self.others.rows(self.test[self.other])
 
     def after(self, belief, n):
@@ -109,16 +119,29 @@ def first_ratings(
     return pd.DataFrame(res, columns=['start', 'ratings', 'rmse', 'log_score', 'coverage'])
 
 # %% ../../nbs/cold/04_curves.ipynb #c4333947
+def lines_by_name(
+    df, # One row a point
+    by, # Column of names: a line each, in the order in which they come
+    x, # Column of the horizontal axis, whose values are its ticks
+    y, # Column of the vertical axis
+    ax=None, # Matplotlib axes, by default new ones
+    **labels # Of the axes: `xlabel`, `ylabel`, `title`
+): # The axes
+    "A line for each name"
+    import matplotlib.pyplot as plt
+    if ax is None: _,ax = plt.subplots(figsize=(7, 4))
+    for name,g in df.groupby(by, sort=False): ax.plot(g[x], g[y], marker='o', label=name)
+    ax.set(xticks=sorted(df[x].unique()), **labels)
+    ax.legend()
+    return ax
+
+# %% ../../nbs/cold/04_curves.ipynb #9b7d8cea
 def plot_first_ratings(
     df:pd.DataFrame, # From `first_ratings`
     value:str='rmse', # 'rmse', 'log_score' or 'coverage'
     ax=None # Matplotlib axes, by default new ones
 ): # The axes
     "A measure against the first ratings, a line a start"
-    import matplotlib.pyplot as plt
-    if ax is None: _,ax = plt.subplots(figsize=(7, 4))
-    for name,g in df.groupby('start', sort=False): ax.plot(g.ratings, g[value], marker='o', label=name)
     names = dict(rmse='RMSE of other ratings, stars', log_score='mean log density of other ratings', coverage='share inside 90 % intervals')
-    ax.set(xlabel='ratings so far', ylabel=names[value], xticks=sorted(df.ratings.unique()), title='New rows, by what is believed at the start')
-    ax.legend()
-    return ax
+    return lines_by_name(df, 'start', 'ratings', value, ax, xlabel='ratings so far', ylabel=names[value],
+                         title='New rows, by what is believed at the start')

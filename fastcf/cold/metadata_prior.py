@@ -40,7 +40,8 @@ class MetadataPrior:
         df = ifnone(df, known)
         if df is None: raise ValueError(f"df: there is no metadata of {name}s. Pass it here, or as {side}s= to the loaders.")
         if engine not in ('linear', 'tabular'): raise ValueError(f"engine: expected 'linear' or 'tabular', got {engine!r}")
-        if kwargs and engine == 'linear': raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
+        if kwargs and engine == 'linear':
+            raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
         self.side,self.df,self.encoder,self.engine = check_side(side),with_ids(df),ifnone(encoder, MetadataEncoder(df)),engine
         self.folds,self.max_rows,self.seed,self.kwargs = folds,max_rows,seed,kwargs
         self.fit(learn)
@@ -56,7 +57,10 @@ class MetadataPrior:
         f = self._features(self.df, self.vocab[t.rows.cpu().numpy()])
         weights = {p: t.n**a for p,a in (('1', 0), ('√n', .5), ('n', 1))}
         self.model = Ridge(f, t.x, t.error, t.cov, folds, seed, weights)
-        if self.engine == 'tabular': self.model = Tabular(f, t, self.encoder.columns, weights[self.model.weighted], folds, seed, **self.kwargs)
+        w = weights[self.model.weighted]
+        if self.engine == 'tabular': self.model = Tabular(f, t, self.encoder.columns, w, folds, seed, **self.kwargs)
+        m = self.model
+        m.residual = m.residual * t.spread(m.left_out, m.residual * (1 + m.leverage(f).mean()))
         return self
 
     def _features(self, df, ids): return self.encoder.encode(df, ids)[0].to(self.base.mean.device)

@@ -19,7 +19,8 @@ from ..data.vocab import Vocab
 from ..data.features import MetadataEncoder,with_ids
 from ..learn.learner import CFLearner
 from ..bayes.posterior import Gaussian,augment
-from ..bayes.belief import Belief,RowLikelihood
+from ..bayes.row_likelihood import RowLikelihood
+from ..bayes.belief import Belief
 from .metadata_prior import MetadataPrior
 
 # %% ../../nbs/cold/02_proxies.ipynb #fd29a1db
@@ -121,5 +122,5 @@ def answer_proxies(
     before:Belief|None=None # Belief about the user, one row; by default that of any
 ) -> Belief: # About the user, after the answers
     "What answers about an attribute's values say of a user"
-    ratings = [float(v) for v in answers.values()]
-    return ifnone(before, base.of(1)).after(np.zeros(len(answers), int), np.arange(len(answers)), ratings, questions.likelihood(list(answers), base))
+    ratings,said = [float(v) for v in answers.values()],questions.likelihood(list(answers), base)
+    return ifnone(before, base.of(1)).after(np.zeros(len(answers), int), np.arange(len(answers)), ratings, said)

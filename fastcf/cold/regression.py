@@ -50,8 +50,21 @@ class Targets:
         "Root mean squared error of the ratings, were these the vectors"
         return float((self.likelihood.mean(x[self.row], self.col) - self.r).square().mean().sqrt())
 
+    def spread(self,
+        x:Tensor, # Vectors predicted from rows other than each's own [n, k]
+        cov:Tensor # How unsure they are said to be [k, k]
+    ) -> float: # A factor
+        "By how much `cov` is too narrow, going by the ratings of the rows"
+        like,left = self.likelihood,self.error(x)**2 - self.likelihood.noise
+        said = (like.variance(x[self.row], self.col, cov) - like.noise).mean()
+        return float((left / said).clamp(1, 4)) # never narrower: noise and spread cannot be told apart that well
+
 # %% ../../nbs/cold/00_regression.ipynb #ef5b382a
-def fold_of_rows(n, folds, seed):
+def fold_of_rows(
+    n, # Rows
+    folds, # Parts
+    seed # Seed of what is drawn
+):
     "Which of `folds` parts each of `n` rows is in"
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % min(folds, n)
 
@@ -65,7 +78,14 @@ def _ridge(f, x, w, strengths):
     b = vec.T @ (f.T @ ((x - xm) * w).double()) # [d, k]
     return fm,xm,[(vec @ (b / (val + s)[:, None])).to(x.dtype) for s in strengths],val,vec
 
-def held_out(f, x, w, strengths, folds, seed):
+def held_out(
+    f, # Features [n, d]
+    x, # Vectors [n, k]
+    w, # Weights of rows [n]
+    strengths, # Strengths of the ridge
+    folds, # Parts of the rows
+    seed # Seed of what is drawn
+):
     "Vectors predicted from weights that never saw the row, for each strength [s, n, k]"
     part = fold_of_rows(len(f), folds, seed).to(f.device)
     res = x.new_empty(len(strengths), *x.shape)
@@ -104,7 +124,8 @@ class Ridge:
         w = weights[self.weighted]
         self.f_mean,self.x_mean,(self.weight,),val,vec = _ridge(f, x, w, [self.strength])
         self.inverse = ((vec / (val + self.strength)) @ vec.T).to(f.dtype) # [d, d]
-        self.residual = _spread(x - held[self.weighted][s], torch.as_tensor(cov, device=x.device), w) / (1 + self.leverage(f).mean())
+        self.left_out = held[self.weighted][s] # the vectors of rows as predicted from the other parts [n, k]
+        self.residual = _spread(x - self.left_out, torch.as_tensor(cov, device=x.device), w) / (1 + self.leverage(f).mean())
 
     def leverage(self,
         f:Tensor # Features [n, d]
@@ -185,7 +206,8 @@ class Tabular:
             said[:, out] = torch.stack([self._back(o) for o in watch.said])
         self.held_out = pd.Series([targets.error(o) for o in said], index=pd.RangeIndex(1, epochs + 1, name='epochs'), name='rmse')
         self.epochs = int(self.held_out.idxmin())
-        self.residual = _spread(targets.x - said[self.epochs-1], targets.cov, w)
+        self.left_out = said[self.epochs-1] # the vectors of rows as predicted from the other parts [n, k]
+        self.residual = _spread(targets.x - self.left_out, targets.cov, w)
         self.model = self._fit(f, y, w, self.epochs)
 
     def _inputs(self, f): return _codes(f, self.columns)[::2]
@@ -215,7 +237,8 @@ def _fit(self, f, y, w, epochs, watch=None):
         torch.manual_seed(a['seed'])
         dl = _Rows(data, bs=min(a['bs'], len(f)), shuffle=True, drop_last=True)
         dl.rng = random.Random(a['seed'])
-        model = TabularModel([(n, emb_sz_rule(n)) for n in counts], rest.shape[1], y.shape[1], a['layers'], ps=a['ps'], bn_cont=rest.shape[1] > 0)
+        sizes = [(n, emb_sz_rule(n)) for n in counts]
+        model = TabularModel(sizes, rest.shape[1], y.shape[1], a['layers'], ps=a['ps'], bn_cont=rest.shape[1] > 0)
         learn = Learner(DataLoaders(dl, _Rows(data, bs=len(f), n=0), device=f.device), model, loss_func=_loss, lr=a['lr'], wd=a['wd'])
         with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=L(a['cbs']) + L(watch))
     return learn.model.eval()

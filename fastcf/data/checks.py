@@ -11,7 +11,7 @@ __all__ = ['check_ratings']
 import numpy as np
 import pandas as pd
 import warnings
-from ..core import RatingsError,check_range,id_repr
+from ..core import RatingsError,check_choice,check_range,id_repr
 from .columns import as_pandas,ask,describe_fault,find_columns,find_time
 
 # %% ../../nbs/data/04_checks.ipynb #2b0bd0b6
@@ -179,7 +179,7 @@ def check_ratings(
     time_name:str=None # Column of times, for `duplicates='last'`; by default one named timestamp, time, date or datetime, else row order
 ) -> pd.DataFrame: # Clean ratings: user, item, rating, then the other columns; `.attrs['repairs']` says what was changed
     "Clean ratings, or one `RatingsError` that lists every fault with its rows and the fix"
-    if duplicates not in ('error', 'last', 'mean'): raise ValueError(f"duplicates: expected 'error', 'last' or 'mean', got {duplicates!r}")
+    check_choice('duplicates', duplicates, ('error', 'last', 'mean'))
     if rating_range is not None: rating_range = check_range('rating_range', rating_range)
     df = as_pandas(df)
     cols = user,item,rating = find_columns(df, user_name, item_name, rating_name)

@@ -11,7 +11,7 @@ __all__ = ['SPELLINGS', 'as_pandas', 'role_of', 'find_columns', 'match_columns',
 import re
 import numpy as np
 import pandas as pd
-from ..core import RatingsError,id_repr
+from ..core import RatingsError,id_repr,short_repr
 from .files import names_for
 
 # %% ../../nbs/data/03_columns.ipynb #61fb5a07
@@ -141,6 +141,7 @@ def _check_columns(df, given, roles):
     "Faults of the names: some that are not there, too few, repeated, missing, on several levels"
     have,faults = list(df.columns),[]
     for role,name in given.items():
+        if getattr(name, 'shape', ()) != (): raise ValueError(f"{role}_name: expected a column's name, got {short_repr(name)}")
         if name not in have:
             fault = f"no such column for {role}_name; there are {listed_names(have)}"
             faults.append(describe_fault(name, fault, f"Pass the right {role}_name"))
@@ -194,6 +195,7 @@ def match_columns(
     "The columns of a later frame: by the names of training, else by the usual spellings, else by position where no name says otherwise"
     names = {r: n for r,n in zip(('user', 'item', 'rating'), (user_name, item_name, rating_name)) if n is not None}
     have = list(df.columns)
+    if df.columns.has_duplicates: ask('columns', f"two columns have the same name: {listed_names(have)}", "Rename one: df.columns = [...]")
     known = {r: n for r,n in names.items() if n in have}
     left = [c for c in have if c not in known.values()]
     spoken = {r: cs[0] for r in names if r not in known and (cs := _spoken(left, r))}
@@ -225,6 +227,7 @@ def find_time(
         ask(time_name, f"no such column for time_name; there are {listed_names(df.columns)}", "Pass the right time_name")
     if time_name is None: return
     s = df[time_name]
+    if s.ndim > 1: ask('columns', f"two columns have the same name: {listed_names(df.columns)}", "Rename one: df.columns = [...]")
     if isinstance(s.dtype, pd.CategoricalDtype): s = pd.Series(np.asarray(s), index=s.index, name=s.name)
     if s.dtype == object or pd.api.types.is_string_dtype(s): s = pd.to_datetime(s, errors='coerce')
     if s.isna().any():

@@ -152,6 +152,7 @@ def with_ids(
     if df.index.name is None and not len(df.columns):
         raise ValueError("df: no columns and no named index, so there are no ids. "
                          "Pass a frame with one row an id, its ids in the first column.")
+    if df.columns.has_duplicates: raise ValueError(f"df: two columns have the same name: {list(df.columns)}. Rename one: df.columns = [...]")
     res = df if df.index.name is not None else df.set_index(df.columns[0])
     if res.index.has_duplicates:
         twice,name = res.index.duplicated(),id_repr(res.index.name)

@@ -10,6 +10,7 @@ __all__ = ['Vocab']
 # %% ../../nbs/data/01_vocab.ipynb #4de25091
 import numpy as np
 import pandas as pd
+import torch
 from fastcore.basics import patch
 from ..core import short_repr,UnknownIdError,id_repr
 
@@ -18,6 +19,7 @@ def _index(ids):
     "An index of any ids, half characters (lone surrogates) among them"
     if getattr(ids, 'ndim', 1) != 1 or isinstance(ids, (str, bytes, set, dict)) or not hasattr(ids, '__iter__') or isinstance(ids, type):
         raise ValueError(f"ids: expected a list, an array or a Series of ids, got {short_repr(ids)}")
+    if isinstance(ids, torch.Tensor): ids = ids.cpu().numpy()
     try: return pd.Index(ids, tupleize_cols=False)
     except UnicodeEncodeError: return pd.Index(pd.Series(list(ids), dtype=object), dtype=object, tupleize_cols=False)
 
@@ -46,7 +48,8 @@ class Vocab:
         ids # Ids: a Series, an array or a list
     ) -> np.ndarray: # Row numbers, int64 [n]; -1 for an unknown id
         "The row of each id, or -1"
-        return self.ids.get_indexer(_index(ids))
+        try: return self.ids.get_indexer(_index(ids))
+        except TypeError: raise ValueError(f"ids: expected ids, numbers or texts, got {short_repr(ids)}") from None
 
     def row(self,
         id # A number or a text

@@ -30,7 +30,7 @@ class Interview:
         about:dict|None=None, # What is known of the newcomer, by column of the users' metadata; what is not known is left out
         min_gain:float=0., # End earlier if another page would make the expected error fall by less, in stars
         seed:int=0, # Seed of what is drawn
-        proxies=None # `ProxyQuestions` of items, or a list of them, to mix into the pages of 'adaptive' where they teach more; their ids are (attribute, value)
+        proxies=None # `ProxyQuestions` of items, or a list, mixed into the pages of 'adaptive' where they teach more; ids are (attribute, value)
     ):
         if strategy not in STRATEGIES: raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
         if proxies is not None and strategy != 'adaptive':
@@ -106,13 +106,22 @@ def beliefs(self:Interview) -> Newcomer: # Of one newcomer
     return self._beliefs
 
 # %% ../../nbs/interview/02_interview.ipynb #4237f1d0
-def item_frame(interview, rows, **cols):
+def item_frame(
+    interview, # The interview
+    rows, # Row numbers of items
+    **cols # Further columns
+):
     "Ids and titles of items, and more"
     c = interview.catalog
     titles = None if c.item.name == 'title' else c.titles(rows)
     return pd.DataFrame({c.item.name: c.item[rows], **({} if titles is None else dict(title=titles)), **cols})
 
-def topic_frame(interview, topics, like, **cols):
+def topic_frame(
+    interview, # The interview
+    topics, # Keys of topics
+    like, # A frame with the columns to have
+    **cols # Further columns
+):
     "Keys of topics, their values as titles, and more, in the columns of the frame `like`"
     name = interview.catalog.item.name
     res = pd.DataFrame({name: pd.Series(list(topics), dtype=object), **cols})
@@ -157,7 +166,7 @@ def _new_page(self):
     return [self.topics.keys[i - n] if i >= n else ids[[i]].tolist()[0] for i in rows]
 
 @patch
-def next_page(self:Interview) -> pd.DataFrame|None: # item, title and year if there are any, kind if there are proxies, seen (chance of it), reply (to fill in); `None` when the interview is over
+def next_page(self:Interview) -> pd.DataFrame|None: # item, title, year, kind (as far as there are any), seen (chance), reply (to fill in); `None`: it is over
     "The items to ask about; the same ones until they are answered or skipped"
     if self.open_page is None:
         if self.page_count >= self.pages or (self.min_gain > 0 and self.log and self._gain() < self.min_gain): return None
@@ -173,16 +182,19 @@ def _as_replies(self, replies):
     if isinstance(replies, pd.DataFrame):
         name = self.catalog.item.name
         lost = [c for c in (name, 'reply') if c not in replies]
-        if lost: raise ValueError(f"replies: no column {lost[0]!r}; there are {list(replies.columns)}. Pass the frame of next_page() with its column 'reply' filled in.")
+        if lost:
+            raise ValueError(f"replies: no column {lost[0]!r}; there are {list(replies.columns)}. "
+                             "Pass the frame of next_page() with its column 'reply' filled in.")
         replies = {k: None if pd.isna(v) else v for k,v in zip(replies[name], replies['reply'])}
     if isinstance(replies, pd.Series): replies = {k: None if pd.isna(v) else v for k,v in replies.items()}
-    if not isinstance(replies, dict): raise TypeError(f"replies: expected a dict such as {{item: rating or None}}, or the frame of a page, got {type(replies).__name__}")
+    if not isinstance(replies, dict):
+        raise TypeError(f"replies: expected a dict such as {{item: rating or None}}, or the frame of a page, got {type(replies).__name__}")
     self.catalog.item.encode(list(self.split_topics(replies)[0]))
     return replies
 
 @patch
 def answer(self:Interview,
-    replies, # Item's id to its rating, or to `None` for "have not seen": a dictionary, or the frame of `next_page()` with its column `reply` filled in
+    replies, # Item's id to its rating, or to `None` for "have not seen": a dictionary, or `next_page()` with its column `reply` filled in
     done:bool=True # Whether the page is done; otherwise it stays open for more replies
 ):
     "Reply to the page; what is left out of a dictionary stays unknown"
@@ -286,7 +298,8 @@ def progress(self:Interview) -> pd.Series: # pages, questions, ratings, expected
     now,then = _errors(self, self.page_size)
     asked = sum(len(o) for what,o in self.log if what == 'page')
     ratings = sum(v is not None for v in self.replies.values())
-    return pd.Series(dict(pages=self.page_count, questions=asked, ratings=ratings, expected_rmse=now, expected_rmse_next_page=then), name='progress')
+    res = dict(pages=self.page_count, questions=asked, ratings=ratings, expected_rmse=now, expected_rmse_next_page=then)
+    return pd.Series(res, name='progress')
 
 # %% ../../nbs/interview/02_interview.ipynb #e060e5f1
 @patch

@@ -18,7 +18,8 @@ from fastcore.basics import ifnone,patch
 from ..core import stable_topk
 from ..data.features import MetadataEncoder
 from ..bayes.posterior import Gaussian,cholesky,gaussian_of
-from ..bayes.belief import Belief,RowLikelihood
+from ..bayes.row_likelihood import RowLikelihood
+from ..bayes.belief import Belief
 
 # %% ../../nbs/interview/00_questions.ipynb #54e35bce
 class ExposureModel:
@@ -95,7 +96,8 @@ class TastePrior:
         rows,*_,post = row_posteriors(learn, 'user', max_rows, seed, base.likelihood.noise)
         on_cpu = Gaussian(base.prior.mean.cpu(), base.prior.precision.cpu()) # interviews run on the CPU
         self.base = Belief(on_cpu, base.likelihood.to('cpu'))
-        self.ridge = Ridge(exposure.habits(rows), post.mean.cpu(), self.base.likelihood.second_moment, post.cov().mean(0).cpu(), folds, seed)
+        moment,unsure = self.base.likelihood.second_moment,post.cov().mean(0).cpu()
+        self.ridge = Ridge(exposure.habits(rows), post.mean.cpu(), moment, unsure, folds, seed)
 
     def __call__(self,
         habits:Gaussian # Of some rows
@@ -160,7 +162,8 @@ class Interviewer:
             from fastcf.cold.regression import Ridge
             encoder = MetadataEncoder(c.users)
             known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts(False) > 0).numpy()))
-            ridge = Ridge(encoder.encode(c.users, c.user[known.numpy()])[0], exposure.habits(known), exposure.audiences.T @ exposure.audiences)
+            features = encoder.encode(c.users, c.user[known.numpy()])[0]
+            ridge = Ridge(features, exposure.habits(known), exposure.audiences.T @ exposure.audiences)
             self._metadata = encoder,ridge
         return self._metadata
 
@@ -207,19 +210,27 @@ class ExpectedGain:
     moment:Tensor # M: which directions of a vector their future ratings depend on [rows, k, k]
     habit_effect:Tensor # How a habit moves the vector [rows, k, habits]
 
-def expected_gain(interviewer, newcomer):
+def expected_gain(
+    interviewer, # The interviewer
+    newcomer # What is believed of some newcomers
+):
     "What decides how far replies are expected to narrow what is believed of newcomers"
     like,cov = interviewer.base.likelihood,newcomer.taste.cov()
     weights = newcomer.seen * like.link(like.linear(newcomer.taste.mean))[1].square() # [rows, items]
     moment = torch.stack([(like.vectors * w[:, None]).T @ like.vectors for w in weights])
     return ExpectedGain(cov, newcomer.habits.cov(), moment, cov @ newcomer.prior_precision @ interviewer.prior.ridge.weight.T)
 
-def item_questions(interviewer, newcomer, items):
+def item_questions(
+    interviewer, # The interviewer
+    newcomer, # What is believed of some newcomers
+    items # Row numbers of items [rows, n]
+):
     "Questions about items [rows, c]"
     like,exposure = interviewer.base.likelihood,interviewer.exposure
     raw = (newcomer.taste.mean[:, None] * like.vectors[items]).sum(-1) + like.offsets[items] # [rows, c]
     noise = like.noise / like.link(raw)[1].square().clamp(min=1e-6)
-    return Questions(like.vectors[items], newcomer.seen.gather(1, items), noise, exposure.audiences[items], exposure.likelihood.noise[items])
+    seen = newcomer.seen.gather(1, items)
+    return Questions(like.vectors[items], seen, noise, exposure.audiences[items], exposure.likelihood.noise[items])
 
 # %% ../../nbs/interview/00_questions.ipynb #e408953e
 def variance_reduction(
@@ -274,7 +285,7 @@ def adaptive_page(
     done:Tensor|None=None, # Which of these are not asked, bool [rows, others]
     wide:int=1000, # Items looked at: those most probably seen
     narrow:int=200 # Of these, the ones that teach most alone, from which the page is made
-) -> tuple: # Row numbers of items, others numbered after them, and by how much each is expected to make the summed variance fall [rows, size]
+) -> tuple: # Row numbers of items, others numbered after them, and the expected fall of the summed variance by each [rows, size]
     "The items, and other questions, that teach most together"
     gain,count = expected_gain(interviewer, newcomer),asked.shape[1]
     chance,items = stable_topk(newcomer.seen.masked_fill(asked, -1), min(wide, count))

@@ -14,6 +14,7 @@ import torch
 from ..data.checks import check_ratings
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
+from ..cold.curves import lines_by_name
 from .questions import STRATEGIES,Interviewer
 from .topics import Topics
 
@@ -100,12 +101,10 @@ def plot_interviews(
     ax=None # Matplotlib axes, by default new ones
 ): # The axes
     "A measure against questions asked, a line a strategy"
-    import matplotlib.pyplot as plt
-    if ax is None: _,ax = plt.subplots(figsize=(7, 4))
     asked,everything = df[df.strategy != 'all answers'],df[df.strategy == 'all answers'][value]
-    for name,g in asked.groupby('strategy', sort=False): ax.plot(g.questions, g[value], marker='o', label=name)
-    if value != 'answers' and len(everything): ax.axhline(everything.mean(), color='gray', ls=':', label='all they can answer')
     names = dict(rmse='RMSE of other ratings', ndcg='NDCG@10', answers='ratings obtained')
-    ax.set(xlabel='questions asked', ylabel=names[value], xticks=sorted(asked.questions.unique()))
+    ax = lines_by_name(asked, 'strategy', 'questions', value, ax, xlabel='questions asked', ylabel=names[value])
+    if value == 'answers' or not len(everything): return ax
+    ax.axhline(everything.mean(), color='gray', ls=':', label='all they can answer')
     ax.legend()
     return ax

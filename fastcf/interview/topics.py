@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from fastcore.basics import listify,patch
 from ..bayes.posterior import augment
-from ..bayes.belief import Belief,RowLikelihood
+from ..bayes.row_likelihood import RowLikelihood
+from ..bayes.belief import Belief
 from .questions import Interviewer,Newcomer,Questions,adaptive_page
 
 # %% ../../nbs/interview/01_topics.ipynb #70910731

@@ -33,7 +33,8 @@ def _title(row, name):
     if row.get('kind', name) != name: year = row['kind']
     title = row.get('title', row[name])
     if isinstance(title, tuple): title = title[1] # a topic's value
-    return escape(str(title)),'' if year is None or pd.isna(year) else f'{year:g}' if isinstance(year, (int, float, np.number)) else escape(str(year))
+    if year is None or pd.isna(year): return escape(str(title)),''
+    return escape(str(title)),f'{year:g}' if isinstance(year, (int, float, np.number)) else escape(str(year))
 
 def _poster(row, name):
     "Title and year in the place of a poster, in a colour of its own"
@@ -86,7 +87,8 @@ def _head(interview, said):
 def _stars(value, top):
     "A value as stars, the last of them filled in part"
     n = max(1, min(10, round(top)))
-    return f'<span class="fastcf-meter" role="img" aria-label="{value:.1f} stars expected" style="--share:{np.clip(value / n, 0, 1):.1%}">{"★" * n}</span>'
+    share = f'{np.clip(value / n, 0, 1):.1%}'
+    return f'<span class="fastcf-meter" role="img" aria-label="{value:.1f} stars expected" style="--share:{share}">{"★" * n}</span>'
 
 def _recommended(df, name, before, top):
     "Recommendations as a list"
@@ -94,7 +96,8 @@ def _recommended(df, name, before, top):
     for row in df.to_dict('records'):
         title,year = _title(row, name)
         new = ' <em>new</em>' if before is not None and row[name] not in before else ''
-        rows.append(f'<li><span class="fastcf-title">{title} <small>{year}</small>{new}</span><span>{_stars(row["prediction"], top)} <b>{row["prediction"]:.1f}</b></span></li>')
+        stars = f'{_stars(row["prediction"], top)} <b>{row["prediction"]:.1f}</b>'
+        rows.append(f'<li><span class="fastcf-title">{title} <small>{year}</small>{new}</span><span>{stars}</span></li>')
     return f'<ol class="fastcf-list">{"".join(rows)}</ol>'
 
 def _because(interview, row, name):
@@ -121,7 +124,8 @@ class _View:
         part = lambda name, *children: (lambda box: (box.add_class(f'fastcf-{name}'), box)[1])(w.Box(children))
         self.grid = part('cards', *(c.box for c in self.cards))
         main = part('main', self.grid, self.end, part('buttons', self.undo, self.next))
-        keys = w.Output(outputs=(dict(output_type='display_data', data={'application/javascript': _OWN_KEYS, 'text/plain': ''}, metadata={}),))
+        script = {'application/javascript': _OWN_KEYS, 'text/plain': ''}
+        keys = w.Output(outputs=(dict(output_type='display_data', data=script, metadata={}),))
         self.box = part('interview', w.HTML(f'<style>{_CSS}</style>'), keys, self.head, part('columns', main, part('side', self.side)))
         interview.watchers.append(self.draw)
         self.draw()

@@ -179,6 +179,17 @@ def make_model(
     last = torch.tensor([len(c.user) - 1]),torch.tensor([len(c.item) - 1]) # a row for everyone?
     return check_model(model, *(torch.cat([rows[:63].long().cpu(), end]) for rows,end in zip((table.users, table.items), last)))
 
+# %% ../../nbs/learn/02_learner.ipynb #b0dfe281
+RANKING = {} # For interactions: `loss`, `callback`, which makes what draws for it, and `kinds` of such callbacks; from `fastcf.rank.losses`
+
+def ranking_loss(
+    cbs # Callbacks that were passed
+) -> tuple: # The loss, and the callbacks with one that brings what was not chosen
+    "What a learner of interactions without ratings learns by, where nobody says"
+    if not RANKING: raise ImportError("loss_func: these are interactions without ratings. import fastcf.rank.losses, or fastcf.all, for a loss that ranks; or pass one.")
+    cbs = L(cbs)
+    return RANKING['loss'],cbs if any(isinstance(cb, RANKING['kinds']) for cb in cbs) else [RANKING['callback'](), *cbs]
+
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
 @delegates(Learner.__init__, but=['splitter'])
 @check_types
@@ -186,9 +197,9 @@ def cf_learner(
     dls:CFDataLoaders, # Ratings
     factor_count:int=None, # Factors, by default 50
     y_range:tuple[float, float]|None=None, # Lowest and highest prediction, a little beyond the ratings; `None` for no limits
-    loss_func=None, # Loss, by default the mean squared error
+    loss_func=None, # Loss, by default the mean squared error; of interactions without ratings the sampled softmax, with `Negatives`
     cbs=None, # Callbacks
-    metrics=None, # Metrics, by default RMSE and MAE
+    metrics=None, # Metrics, by default RMSE and MAE; of interactions none
     opt_func=None, # Optimizer, by default `FusedAdam`, and for large tables `RowwiseAdam`
     from_means:bool=False, # For sparse tables: biases start at regularised means, and rows with few ratings are held to them, see `RowDecay`
     sparse:bool|str='auto', # Touch only the rows of a batch, see `table_optimizer`
@@ -207,7 +218,10 @@ def cf_learner(
     _check_fits(getattr(model, 'y_range', None), dls)
     if sparse == 'auto' and brought: sparse = False # it may have layers too
     opt_func = table_optimizer(model, opt_func, sparse)
-    if loss_func is None and not dls.is_interactions: # ratings
+    if dls.is_interactions:
+        metrics = ifnone(metrics, [])
+        if loss_func is None: loss_func,cbs = ranking_loss(cbs)
+    elif loss_func is None:
         by_row = from_means and not brought and not getattr(opt_func, 'rowwise', False)
         cbs = [*([RowDecay()] if by_row else []), CompareWithMeans(), *L(cbs)]
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),

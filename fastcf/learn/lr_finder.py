@@ -324,6 +324,8 @@ def find_lr(self:CFLearner,
 ) -> LRFinding: # `.lr` to use, `.plot()` to look at
     "A learning rate for a fit to come, from sweeps and short trial fits; the learner is left as it was, bit for bit"
     _check_fit(epochs, schedule, runs)
+    if getattr(self.loss_func, 'ranks_items', False):
+        raise TypeError(f"find_lr: {self.loss_func.__name__} needs what a callback draws, and find_lr calls none. Use learn.lr_find(), or try a few rates: 5e-3, 2e-2.")
     if getattr(self, 'opt', None) is not None and len(getattr(getattr(self, 'recorder', None), 'values', None) or []):
         warnings.warn("find_lr: this learner has been fitted, so the rate found is one for going on with it, mostly far lower. "
                       "For a fit from the start, ask a new cf_learner.", stacklevel=2)
@@ -333,6 +335,8 @@ def find_lr(self:CFLearner,
     dl,c = self.dls.train,self.dls.catalog
     lr = _longer(best, (steps, bs), (max(1, epochs * len(dl)), min(dl.bs, dl.n)), _factor_count(self.model), dl.n / (len(c.user) + len(c.item)))
     lr = min(lr * _schedules(self.moms)[schedule][2], search.end)
+    held = sparseness(self.dls) if any(isinstance(cb, RowDecay) for cb in self.cbs) else 0. # from the means, trials cannot tell rates apart
+    lr = min(lr, lr**(1 - held) * self.lr**held)
     run = f"{epochs} epoch{'s' if epochs > 1 else ''} of {schedule} with batches of {dl.bs:,}"
     suggestions = {'trials': lr, **_suggest(suggest_funcs, curve)}
     means_loss = search.means_loss()

@@ -11,6 +11,8 @@ __all__ = ['add_spread', 'check_interval']
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
+from ..core import listed
+from ..data.columns import as_pandas,match_columns
 
 # %% ../../nbs/learn/01_pairs.ipynb #9a1e0005
 def id_pairs(
@@ -19,20 +21,29 @@ def id_pairs(
     items=None # An item's id or several; not with a frame
 ) -> tuple: # A frame of pairs, and whether both were single ids
     "What `predict` was given, as a frame with an index"
-    names = list(names)
     if items is None:
-        if not isinstance(users, pd.DataFrame): raise TypeError(f"items: missing. Pass users and items, or one frame of pairs, not one {type(users).__name__}.")
-        found = [n if n in users.columns else users.columns[j] if j < users.shape[1] else None for j,n in enumerate(names)]
-        if None in found or found[0] == found[1]: raise ValueError(f"users: a frame of pairs has the columns {names}, this one has {list(users.columns)}. Rename or add one.")
-        return users[found].set_axis(names, axis=1),False
-    single = [pd.api.types.is_scalar(o) for o in (users, items)]
-    n = [1 if s else len(o) for s,o in zip(single, (users, items))]
+        try: df = as_pandas(users, 'users')
+        except TypeError: raise TypeError(f"items: missing. Pass users and items, or one frame of pairs, not one {type(users).__name__}.") from None
+        return df[match_columns(df, *names)].set_axis(list(names), axis=1),False
+    single = [pd.api.types.is_scalar(o) and getattr(o, 'ndim', 0) == 0 for o in (users, items)]
+    lists = [listed(o, name) for o,name in zip((users, items), ('users', 'items'))]
+    n = [len(o) for o in lists]
     if not any(single) and n[0] != n[1]:
         raise ValueError(f"users, items: {n[0]} users and {n[1]} items do not make pairs. Pass as many of each, or one user with many items.")
     count = next((m for m,s in zip(n, single) if not s), 1)
     index = next((o.index for o,s in zip((users, items), single) if not s and isinstance(o, pd.Series)), None)
-    cols = [[o] * count if s else list(o) for s,o in zip(single, (users, items))]
+    cols = [o * count if s else o for s,o in zip(single, lists)]
     return pd.DataFrame(dict(zip(names, cols)), index=index),all(single)
+
+# %% ../../nbs/learn/01_pairs.ipynb #9a1e0014
+UNKNOWN = 'error','nan','skip'
+
+def skip_unknown(
+    df:pd.DataFrame, # Predictions
+    unknown:str # What to do with ids about which nothing was learned
+) -> pd.DataFrame: # The same, or fewer rows
+    "Predictions without the rows that have none, where that was asked for"
+    return df[df.prediction.notna()] if unknown == 'skip' else df
 
 # %% ../../nbs/learn/01_pairs.ipynb #9a1e0009
 def add_spread(

@@ -14,7 +14,8 @@ import torch
 from fastcore.basics import patch
 from .model import score_pairs
 from .learner import CFLearner
-from .pairs import add_spread,check_interval,id_pairs
+from ..core import check_choice
+from .pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 
 # %% ../../nbs/learn/03_predict.ipynb #7b902e41
 def rows_served(
@@ -46,17 +47,17 @@ def _score_of_one(learn, user, item):
 def predict(self:CFLearner,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame
-    unknown:str='error', # What an id without training ratings gives: 'error' or 'nan'
+    unknown:str='error', # What an id without training ratings gives: 'error', 'nan' or 'skip' (no row)
     interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9; of samples, ask `learn.posterior.predict`
     return_std:bool=False # Add the standard deviation of a rating as a column
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
     "Predicted ratings for pairs of ids"
-    if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
+    lenient = 'error' if check_choice('unknown', unknown, UNKNOWN) == 'error' else 'nan'
     c,spread = self.dls.catalog,check_interval(interval) is not None or return_std
     if not spread and (score := _score_of_one(self, users, items)) is not None: return score
     df,single = id_pairs((c.user.name, c.item.name), users, items)
     new = self.learned.newcomers # what serves ids without training ratings, if a prior is attached
-    served = ['nan' if self.learned.prior(side) is not None else unknown for side in ('user', 'item')]
+    served = ['nan' if self.learned.prior(side) is not None else lenient for side in ('user', 'item')]
     rows = [rows_served(self, df.iloc[:, j], j == 1, served[j]) for j in range(2)]
     ok = (rows[0] >= 0) & (rows[1] >= 0)
     preds,std = np.full((2, len(df)), np.nan, dtype='float32')
@@ -64,5 +65,5 @@ def predict(self:CFLearner,
     if ok.any(): preds[ok] = score_pairs(self.model, *known).numpy()
     if ok.any() and spread: std[ok] = self.learned.get('spread', 'fastcf.bayes.laplace').std(*known)
     if new is not None and not ok.all(): preds[~ok],std[~ok] = new.predict(df[~ok], spread)
-    if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
-    return add_spread(df.assign(prediction=preds), std, interval, return_std, getattr(self.model, 'y_range', None))
+    if not spread: return float(preds[0]) if single else skip_unknown(df.assign(prediction=preds), unknown)
+    return skip_unknown(add_spread(df.assign(prediction=preds), std, interval, return_std, getattr(self.model, 'y_range', None)), unknown)

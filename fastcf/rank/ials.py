@@ -65,6 +65,9 @@ class IALS(EpochEngine):
         self.result = sweep_choices(self.result, self.sides, self.weights, self.block)
         return pair_loss(self.result, self.sides[0], self.weights)
 
+    def after_train(self):
+        if getattr(self, 'active', False): self.learn.set_choice(self.result) # for the metrics of this epoch
+
     def after_fit(self):
         if not getattr(self, 'active', False): return
         self.active = False
@@ -79,13 +82,14 @@ class IALS(EpochEngine):
 # %% ../../nbs/rank/02_ials.ipynb #bf36e02a
 @patch
 def set_choice(self:CFLearner,
-    model:ChoiceModel|None # Who would choose what; `None` forgets it, and it is learned again when it is needed
+    model:ChoiceModel|None, # Who would choose what; `None` forgets it, and it is learned again when it is needed
+    asked:bool=True # Whether somebody asked for it: then lists of choices go by it, and not by a loss that ranks
 ) -> CFLearner: # This learner
     "Give the learner a choice model of these loaders' users and items"
     c = self.dls.catalog
     if model is not None and (got := (len(model.users), len(model.items))) != (len(c.user), len(c.item)):
         raise ValueError(f"model: made for {got[0]:,} users and {got[1]:,} items, these loaders have {len(c.user):,} and {len(c.item):,}")
-    self._choice = model
+    self._choice,self._choice_asked = model,asked and model is not None
     return self
 
 @patch(as_prop=True)
@@ -112,7 +116,7 @@ def learn_choice(self:CFLearner,
     engine.begin()
     long = len(self.dls.train_ds) > 1_000_000
     for _ in show_progress(range(sweeps), leave=False) if long else range(sweeps): engine.train_epoch()
-    return self.set_choice(engine.finish())
+    return self.set_choice(engine.finish(), asked=False)
 
 # %% ../../nbs/rank/02_ials.ipynb #a2618343
 @patch

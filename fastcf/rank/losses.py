@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from fastai.callback.core import Callback
 from ..core import check_count
+from ..learn.learner import RANKING
 from ..learn.model import score_all
 
 # %% ../../nbs/rank/07_losses.ipynb #76534b34
@@ -171,6 +172,8 @@ class Negatives(Callback):
     ): self.sampler,self.log_q = sampler,log_q
 
     def before_fit(self): self.sampler.prepare(self.dls)
+    def before_validate(self):
+        if not hasattr(self.sampler, 'cdf'): self.sampler.prepare(self.dls)
 
     def _score(self, users, items):
         "Scores of pairs, without a gradient"
@@ -201,3 +204,6 @@ class FullSoftmax(Callback):
     def _all(self, users):
         m = self.model
         return m.user_weight(users) @ m.item_weight.weight.T + m.item_bias.weight.T
+
+# %% ../../nbs/rank/07_losses.ipynb #66aec630
+RANKING.update(loss=sampled_softmax_loss, callback=lambda: Negatives(Popular()), kinds=(Negatives, FullSoftmax))

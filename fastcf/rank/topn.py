@@ -15,7 +15,7 @@ import torch
 from torch import Tensor,nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_count,listed,show_progress,stable_topk
+from ..core import check_choice,check_count,listed,show_progress,stable_topk
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .choice import settle
@@ -77,7 +77,7 @@ def strike_seen(scores, rows, seen):
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
     c,prior,out = learn.dls.catalog,learn.learned.prior('item'),learn.dls.counts() < max(1, min_ratings)
-    ids = listed(items) if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
+    ids = listed(items, 'items') if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
     rows = learn.dls.rows_with_ratings(ids, True, 'error' if prior is None else 'nan')
     if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
     if not (rows < 0).any(): return c,out
@@ -90,7 +90,7 @@ RANK_BY = 'value','rating','chance'
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
-    own = getattr(learn.loss_func, 'ranks_items', False) # trained to rank: the model's own order is what it was trained for
+    own = getattr(learn.loss_func, 'ranks_items', False) and not getattr(learn, '_choice_asked', False) # trained to rank: the model's own order is what it was trained for
     can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
     if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
     if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
@@ -187,9 +187,9 @@ UNKNOWN = 'error','skip','nan','popular'
 
 def _who(learn, users, unknown):
     "Ids [b] and row numbers [b]; -1 where a user has no training ratings"
-    if unknown not in UNKNOWN: raise ValueError(f"unknown: expected one of {', '.join(map(repr, UNKNOWN))}, got {unknown!r}")
+    check_choice('unknown', unknown, UNKNOWN)
     if users is None: users = learn.dls.catalog.user[np.flatnonzero(learn.dls.counts(False).numpy())]
-    users = listed(users)
+    users = listed(users, 'users')
     rows = learn.dls.rows_with_ratings(users, False, 'error' if unknown == 'error' and learn.learned.prior('user') is None else 'nan')
     return users,torch.as_tensor(rows)
 
@@ -246,7 +246,7 @@ def similar_items(self:CFLearner,
     min_ratings:int=1 # Leave out items with fewer training ratings
 ) -> pd.DataFrame: # item, rank from 1, similar_item, title if there is one, similarity (cosine of the factors)
     "The items whose factors point the same way"
-    items,k,c = listed(items),check_count('k', k),self.dls.catalog
+    items,k,c = listed(items, 'items'),check_count('k', k),self.dls.catalog
     rows = torch.as_tensor(self.dls.rows_with_ratings(items, True, 'error'))
     tops = _alike(_vectors(self, True), rows, k, self.dls.counts() < max(1, min_ratings))
     return ranked_frame(c, c.item.name, items, f'similar_{c.item.name}', *tops)
@@ -259,7 +259,7 @@ def similar_users(self:CFLearner,
     min_ratings:int=1 # Leave out users with fewer training ratings
 ) -> pd.DataFrame: # user, rank from 1, similar_user, similarity (cosine of the factors)
     "The users whose factors point the same way"
-    users,k,c = listed(users),check_count('k', k),self.dls.catalog
+    users,k,c = listed(users, 'users'),check_count('k', k),self.dls.catalog
     rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error'))
     cols,values = _alike(_vectors(self, False), rows, k, self.dls.counts(False) < max(1, min_ratings))
     return ranked_frame(replace(c, item=c.user, items=None), c.user.name, users, f'similar_{c.user.name}', cols, values)

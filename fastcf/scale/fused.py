@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ..core import check_count
 from ..bayes.engines import EpochEngine
-from .rowwise import compiled
+from .loops import compiled
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
 def _steps(users, items, ratings, order, tables, sums, decays, lr, decay_bias, centre, low, span):

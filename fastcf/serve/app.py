@@ -8,7 +8,7 @@ Docs: https://fastcf.github.io/fastcf/serve/app.html.md"""
 __all__ = ['make_app', 'main']
 
 # %% ../../nbs/serve/06_app.ipynb #723c035b
-import argparse,json,os,signal,threading,time
+import argparse,asyncio,json,sys,threading,time
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -83,7 +83,7 @@ def _state(o, name):
 
 # %% ../../nbs/serve/06_app.ipynb #67a53a68
 REQUIRED = object()
-FIELDS = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
+FIELDS: dict = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
           '/recommend': dict(users=(_ids, REQUIRED), k=(_count, 10), exclude_seen=(_flag, True), min_ratings=(_whole, 1), rank_by=(_order, None)),
           '/similar': dict(items=(_ids, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1)),
           '/fold-in': dict(ratings=(_ratings, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1), explain=(_flag, False)),
@@ -178,7 +178,13 @@ def answer(
     body:bytes # JSON
 ) -> tuple: # Status, and an object for JSON
     "Answer one question; what is wrong with it is said with a status of 4xx"
-    try: return 200,ANSWERS[path](recommender, **read_question(path, body))
+    return told(lambda: ANSWERS[path](recommender, **read_question(path, body)))
+
+def told(
+    f # Without arguments
+) -> tuple: # Status, and an object for JSON
+    "What a function returns; what is wrong with a question is said with a status of 4xx"
+    try: return 200,f()
     except BadRequest as e: return e.status,dict(error=str(e))
     except UnknownIdError as e: return 404,dict(error=str(e))
     except (RatingsError, ValueError, TypeError) as e: return 422,dict(error=str(e)[:1000])
@@ -268,6 +274,42 @@ async def _body(request):
         if len(res) > MOST['body']: raise BadRequest(413, f"a body of more than {MOST['body']:,} bytes")
     return res
 
+# %% ../../nbs/serve/06_app.ipynb #48563af9
+class Together:
+    "Lists of one user each: those that are asked for while others wait are made together"
+    most = 64 # At a time
+    def __init__(self, served): self.served,self.waiting = served,[]
+
+    async def ask(self, fields):
+        "Status and answer of one question, from `read_question`"
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self.waiting.append((fields, future))
+        if len(self.waiting) == 1: loop.call_soon(self.run) # after those that are being read now
+        return await future
+
+    def run(self):
+        "Answer all that wait"
+        waiting,self.waiting,r = self.waiting[:self.most],self.waiting[self.most:],self.served.recommender
+        if self.waiting: asyncio.get_running_loop().call_soon(self.run)
+        for alike in _alike(waiting):
+            settings = {k: v for k,v in alike[0][0].items() if k != 'users'}
+            try: said = [(200, dict(recommendations=o)) for o in r.lists([f['users'][0] for f,_ in alike], **settings).records_by_id()]
+            except Exception: said = [_alone(r, f) for f,_ in alike] # each is told what is wrong with its own
+            for (_,future),o in zip(alike, said):
+                if not future.done(): future.set_exception(o) if isinstance(o, Exception) else future.set_result(o)
+
+def _alike(waiting):
+    "Questions that differ in their user only"
+    groups = {}
+    for o in waiting: groups.setdefault(tuple(v for k,v in o[0].items() if k != 'users'), []).append(o)
+    return groups.values()
+
+def _alone(r, fields):
+    "One answer, or what went wrong inside"
+    try: return told(lambda: _recommend(r, **fields))
+    except Exception as e: return e
+
 # %% ../../nbs/serve/06_app.ipynb #fcdc5f3e
 def make_app(
     folder, # The folder of a recommender
@@ -283,12 +325,17 @@ def make_app(
         from starlette.routing import Route
     except ImportError as e: raise ImportError("The server is built on Starlette: pip install 'fastcf[serve]'") from e
     served,limit = Served(folder, every),CapacityLimiter(threads)
+    together = Together(served)
     dump = lambda o, status=200: Response(json.dumps(o), status, _HEADERS, 'application/json')
     text = lambda o, kind: Response(o, 200, _HEADERS, kind)
 
     async def ask(request):
         start,path = time.perf_counter(),request.url.path
-        try: status,res = await to_thread.run_sync(answer, served.recommender, path, await _body(request), limiter=limit)
+        try:
+            body = await _body(request)
+            fields = read_question(path, body) if path == '/recommend' and len(body) < 1000 else {}
+            if len(fields.get('users', ())) == 1: status,res = await together.ask(fields)
+            else: status,res = await to_thread.run_sync(answer, served.recommender, path, body, limiter=limit)
         except BadRequest as e: status,res = e.status,dict(error=str(e))
         served.metrics.add(path, status, time.perf_counter() - start)
         return dump(res, status)
@@ -318,6 +365,7 @@ def main(
     p.add_argument('--threads', type=int, default=2, help='questions computed at a time, by default 2')
     a = p.parse_args(args)
     torch.set_num_threads(1) # many small questions, not one large one
+    sys.setswitchinterval(.0005) # and none of them waits long while another is computed
     try: import uvicorn
     except ImportError as e: raise SystemExit("The server needs uvicorn: pip install 'fastcf[serve]'") from e
     try: app = make_app(a.folder, threads=a.threads)

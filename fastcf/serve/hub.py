@@ -51,7 +51,8 @@ def from_pretrained(cls:Recommender,
     "Open a recommender from the Hub, after the same checks as any folder"
     if Path(name).is_dir(): return cls.load(name)
     hub = _hub()
-    place = Path(hub.constants.HF_HOME)/'fastcf' if place is None else Path(place)
+    from huggingface_hub.constants import HF_HOME
+    place = Path(HF_HOME)/'fastcf' if place is None else Path(place)
     try:
         sha = hub.HfApi(endpoint=endpoint, token=token).model_info(name, revision=revision).sha
         folder = place/name.replace('/', '--')/sha

@@ -69,9 +69,21 @@ class SavedTaste(TastePrior):
 
 class SavedRidge:
     "The linear model from metadata to habits, as it was saved"
-    def __init__(self, t): self.t = SimpleNamespace(**t)
-    def leverage(self, f): return ((f - self.t.f_mean) @ self.t.inverse * (f - self.t.f_mean)).sum(1)
-    def gaussian(self, f, times):
+    def __init__(self,
+        t:dict # Tensors of the part 'about'
+    ): self.t = SimpleNamespace(**t)
+
+    def leverage(self,
+        f # Features [n, d]
+    ): # [n]
+        "As `Ridge.leverage`"
+        return ((f - self.t.f_mean) @ self.t.inverse * (f - self.t.f_mean)).sum(1)
+
+    def gaussian(self,
+        f, # Features [n, d]
+        times # Of the residual covariance [n]
+    ) -> Gaussian: # Habits [n, h]
+        "As `Ridge.gaussian`"
         t = self.t
         return Gaussian(t.x_mean + (f - t.f_mean) @ t.weight, torch.cholesky_inverse(cholesky(t.residual)) / times[:, None, None])
 

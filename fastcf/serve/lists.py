@@ -44,12 +44,17 @@ class Lists:
 
     def records(self):
         "As dictionaries that JSON can write"
+        return [o for one in self.records_by_id() for o in one]
+
+    def records_by_id(self):
+        "As dictionaries that JSON can write, a list of them an id"
         b,rank,cols,shown = self.arrays()
         ids = [to_json(o) for o in self.ids]
         res = {self.names[0]: [ids[j] for j in b], 'rank': rank.tolist(), self.names[1]: [to_json(o) for o in self.others[cols]]}
         if self.titles is not None: res['title'] = [None if o is None or o != o else to_json(o) for o in self.titles[cols]]
         res |= {k: o.tolist() for k,o in shown.items()}
-        return [dict(zip(res, line)) for line in zip(*res.values())]
+        lines,ends = [dict(zip(res, line)) for line in zip(*res.values())],np.searchsorted(b, np.arange(len(ids) + 1))
+        return [lines[s:e] for s,e in zip(ends, ends[1:])]
 
 def together(
     parts:list, # Columns and numbers of blocks of lists
@@ -106,13 +111,20 @@ class Candidates:
     def __len__(self): return len(self.ids)
     def link(self, raw): return link_slope(raw, self.y_range)[0]
 
-    def ratings(self, u, cols):
-        "Ratings by vectors [b, k] of some columns [b, m]"
+    def ratings(self,
+        u:Tensor, # Vectors of users [b, k]
+        cols:Tensor # Columns [b, m]
+    ) -> Tensor: # [b, m]
+        "Predicted ratings"
         v = self.vectors[cols] # [b, m, k]
         return self.link((v[..., :-1] @ u[:, :-1, None])[..., 0] + v[..., -1] + u[:, -1:])
 
-    def masked(self, scores, rows, exclude_seen):
-        "Scores [b, n], minus infinity for what the users in `rows` have rated"
+    def masked(self,
+        scores:Tensor, # [b, n]; changed
+        rows:Tensor, # Row numbers of users [b], -1 for new ones
+        exclude_seen:bool # Whether anything is left out
+    ) -> Tensor: # The same
+        "Scores, minus infinity for what the users have rated"
         if not exclude_seen: return scores
         offsets,items = self.seen
         if len(rows) == 1: # the usual question to a server
@@ -125,12 +137,21 @@ class Candidates:
         return scores
 
 # %% ../../nbs/serve/01_lists.ipynb #83868d0e
-def shown_of(choice, scores, rating):
+def shown_of(
+    choice:ChoiceModel, # Who would choose what
+    scores:Tensor, # Its scores, any shape
+    rating:Tensor # Predicted ratings, of the same shape
+) -> dict: # Column to numbers
     "Value, chance and rating of some scores; the value of what is not there is minus infinity"
     return dict(value=choice.value(scores, rating), chance=choice.chance(scores), prediction=rating)
 
-def top_values(choice, scores, rating, k):
-    "Columns of the best [b, k] by value, and what to show; `rating` gives the ratings of some rows and columns"
+def top_values(
+    choice:ChoiceModel, # Who would choose what
+    scores:Tensor, # Its scores [b, n], minus infinity for what is left out
+    rating, # A function of rows and columns [b, m] that gives predicted ratings [b, m]
+    k:int # How many
+) -> tuple: # Columns [b, k], and what to show of each
+    "The best by value"
     n = scores.shape[1]
     m = min(n, max(8 * k, 128))
     likely,cols = stable_topk(scores, m)

@@ -39,6 +39,10 @@ def rows(self:Tables,
 ) -> np.ndarray: # Row numbers int64 [n]
     "Rows of `ids`; -1 (or an `UnknownIdError`) where the id is unknown or has no training rating"
     s = self.side(is_item)
+    if isinstance(ids, list) and len(ids) == 1: # the usual question to a server
+        try: row = s.vocab.ids.get_loc(ids[0])
+        except (KeyError, TypeError): row = None
+        if type(row) is int and (s.serves or s.counts[row] > 0): return np.array([row])
     rows = s.vocab.rows(ids) if unknown == 'nan' else s.vocab.encode(ids)
     if s.serves: return rows
     empty = (rows >= 0) & (s.counts.numpy()[rows] == 0)

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import RatingsError,check_count,listed,stable_topk
+from ..core import RatingsError,check_choice,check_count,listed,stable_topk
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
-from ..learn.pairs import add_spread,check_interval,id_pairs
+from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
 from .lists import Candidates,Lists,blocks,together,top_of
@@ -72,22 +72,22 @@ _PAIRS = 2**12 # at a time
 def predict(self:Recommender,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame
-    unknown:str='error', # What an id without training ratings gives, if no prior is attached: 'error' or 'nan'
+    unknown:str='error', # What an id without training ratings gives, if no prior is attached: 'error', 'nan' or 'skip' (no row)
     interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
     return_std:bool=False # Add the standard deviation of a rating as a column
 ) -> float|pd.DataFrame: # A number for a single pair, else a frame: user, item, prediction, then `std`, `low` and `high` where asked for
     "Predicted ratings for pairs of ids"
-    if unknown not in ('error', 'nan'): raise ValueError(f"unknown: expected 'error' or 'nan', got {unknown!r}")
+    lenient = 'error' if check_choice('unknown', unknown, UNKNOWN) == 'error' else 'nan'
     check_interval(interval)
     df,single = id_pairs((self.user.vocab.name, self.item.vocab.name), users, items)
     sides,spread = (self.user, self.item),interval is not None or return_std
-    rows = [self.rows(df.iloc[:, j], bool(j), 'nan' if s.attached else unknown) for j,s in enumerate(sides)]
+    rows = [self.rows(df.iloc[:, j], bool(j), 'nan' if s.attached else lenient) for j,s in enumerate(sides)]
     ok = np.flatnonzero(np.all([(r >= 0) | (s.attached is not None) for r,s in zip(rows, sides)], 0))
     preds,std = np.full((2, len(df)), np.nan, 'float32')
     for at in np.split(ok, range(_PAIRS, len(ok), _PAIRS)) if len(ok) else ():
         preds[at],std[at] = self.scores(df.iloc[at], [r[at] for r in rows], spread)
-    if not spread: return float(preds[0]) if single else df.assign(prediction=preds)
-    return add_spread(df.assign(prediction=preds), std, interval, return_std, self.y_range)
+    if not spread: return float(preds[0]) if single else skip_unknown(df.assign(prediction=preds), unknown)
+    return skip_unknown(add_spread(df.assign(prediction=preds), std, interval, return_std, self.y_range), unknown)
 
 # %% ../../nbs/serve/01_recommender.ipynb #d012a3e8
 @patch

@@ -6,7 +6,8 @@ from fastcf.cold.attach import *
 from fastcf.cold.metadata_prior import MetadataPrior
 from fastcf.cold.proxies import ProxyQuestions
 from fastcf.data.splits import ColdItemSplitter
-from fastcf.core import UnknownIdError
+from fastcf.core import RatingsError, UnknownIdError
+from fastcf.bayes.belief import Belief
 from fastcf.bayes.foldin import row_prior
 import fastcf.learn.predict, fastcf.rank.topn, fastcf.bayes.growth
 from fastcf.learn.learner import cf_learner
@@ -216,3 +217,63 @@ def test_an_exported_learner_serves_whom_the_learner_serves(town, learn, tmp_pat
     df = pd.DataFrame(dict(user=[250, 250], item=[3, 8], rating=[4., 1.]))
     a,b = (l.fold_in(df) for l in (again, learn))
     assert torch.allclose(a.mean, b.mean, atol=1e-4) and torch.allclose(a.cov(), b.cov(), atol=1e-4) and len(again.dls.train_ds) == 0
+
+# --- the other side's prior, as newcomers meet it
+
+def test_newcomers_rate_and_are_offered_what_a_prior_serves(town, learn):
+    "Against the kernel by hand: columns without training ratings have the prior's means, and noise by the prior's covariances"
+    items = MetadataPrior(learn, 'item')
+    learn.attach_prior(items=items)
+    she = learn.fold_in({3: 5., 199: 1., 170: 2.})
+    base,known = row_prior(learn, 'user'),learn.dls.catalog.item
+    p = items.prior(ids=[170, 199])
+    like = base.likelihood.widened(p.prior, torch.cat([torch.full((len(known),), -1), torch.arange(2)]))
+    n = len(known)
+    want = Belief(base.prior, like).of(1).after([0, 0, 0], [known.rows([3])[0], n + 1, n], [5., 1., 2.])
+    assert torch.allclose(she.mean, want.mean, atol=1e-4)
+    got = she.predict(items=[199, 170, 4], return_std=True)
+    assert got.prediction.to_numpy() == pytest.approx(np.append(rated(learn, want.mean.expand(2, -1), p.mean.flip(0)), want.expected([known.rows([4])[0]])[0].item()), abs=1e-4)
+    assert got['std'].to_numpy() == pytest.approx(want.variance([n + 1, n, known.rows([4])[0]])[0].sqrt().numpy(), abs=1e-3)
+    assert set(she.explain(3).item) == {3, 199, 170} and not torch.allclose(she.mean, learn.fold_in({3: 5.}).mean, atol=1e-3)
+    she.update({199: 1., 198: 4.})
+    assert len(she.values) == 4 and 198 not in set(she.recommend(500, min_ratings=0).item)
+
+def test_lists_of_newcomers_take_in_what_a_prior_serves_where_asked(town, learn):
+    before = set(learn.fold_in({3: 5}).recommend(500).item)
+    she = learn.attach_prior(items=True).fold_in({3: 5})
+    assert set(she.recommend(500).item) == before
+    assert set(she.recommend(500, min_ratings=0).item) == before | set(NEW_ITEMS)
+    assert list(she.predict_all().columns) == list(learn.dls.catalog.item)
+    learn.detach_prior()
+    with pytest.raises(UnknownIdError, match='199'): learn.fold_in({199: 5})
+    assert len(learn.fold_in({199: 5, 3: 4}, unknown='drop').values) == 1
+
+def test_doubt_about_both_is_that_of_predict(town, learn):
+    "Nothing is known of the user, metadata alone of the item: `predict` and `fold_in` come to the same"
+    learn.attach_prior(users=True, items=True)
+    folded = learn.fold_in({}).predict(items=[199, 170], return_std=True)
+    straight = learn.predict(12345, [199, 170], return_std=True)
+    noise = [learn.learned.prior(side).prior.base.likelihood.noise for side in ('user', 'item')]
+    assert folded.prediction.to_numpy() == pytest.approx(straight.prediction.to_numpy(), abs=1e-4)
+    assert (folded['std']**2 - noise[0]).to_numpy() == pytest.approx((straight['std']**2 - np.mean(noise)).to_numpy(), rel=1e-3)
+
+def test_new_items_are_rated_by_users_whom_a_prior_serves(town, learn):
+    learn.attach_prior(users=True)
+    ratings = {250: 5., 3: 4.}
+    one,alone = learn.fold_in_items(ratings),learn.fold_in_items({3: 4.})
+    assert len(one.values) == 2 and not torch.allclose(one.mean, alone.mean, atol=1e-3)
+    assert one.predict([250, 3], return_std=True)['std'].is_monotonic_decreasing
+    df = one.predict(pd.DataFrame(dict(user=[250, 3], item='new'), index=['b', 'a']), interval=.9)
+    assert list(df.index) == ['b', 'a'] and np.isfinite(df.prediction).all()
+
+def test_a_frame_that_is_no_pairs_is_named(learn):
+    she = learn.fold_in({3: 5})
+    with pytest.raises((ValueError, RatingsError), match="no column 'user' for the users"): she.predict(pd.DataFrame(dict(item=[3, 4])))
+    with pytest.raises((ValueError, RatingsError), match="no column 'item' for the items"): learn.fold_in_items({3: 5}).predict(pd.DataFrame(dict(user=[3, 4])))
+    assert she.predict(pd.DataFrame(dict(item=[4, 3], user='new'))).prediction.notna().all()
+
+def test_tables_grow_by_ratings_of_the_tables_alone(town):
+    l = fresh(town).attach_prior(items=True)
+    with pytest.raises(UnknownIdError, match='199'): l.add_users(pd.DataFrame(dict(user=[250, 250], item=[3, 199], rating=[4., 5.])))
+    l.add_users(pd.DataFrame(dict(user=[250], item=[3], rating=[4.])))
+    assert np.isfinite(l.predict(250, 199)) and l.fold_in({199: 5}).predict(items=[170]).prediction.notna().all()

@@ -37,6 +37,17 @@ def test_rows_nobody_knows_count_where_a_prior_serves_them(town):
     ax = l.plot_errors_by_count('user')
     assert len(ax.patches) == 1 and 'user' in ax.get_xlabel()
 
+def test_errors_of_other_ratings_by_count(town):
+    "A frame in place of the validation rows; ids that the tables lack have no ratings"
+    l = town['learn'].detach_prior().attach_prior(items=True)
+    df = town['df'].query('user < 240').sample(400, random_state=0)
+    got,p = l.errors_by_count(edges=(0, 1, 5, 20), df=df),l.predict(df, interval=.9)
+    l.detach_prior()
+    new = (df.item >= 160).to_numpy()
+    assert got.rating_count[0] == '0' and got.rows[0] == new.sum() and got.rows.sum() == len(df)
+    assert got.rmse[0] == pytest.approx((p.prediction - df.rating)[new].pow(2).mean()**.5)
+    with pytest.raises(ValueError, match="df: no column 'rating'"): l.errors_by_count(df=df[['user', 'item']])
+
 def test_errors_by_count_says_what_is_wrong(town):
     with pytest.raises(ValueError, match="side: expected 'user' or 'item', got 'film'"): town['learn'].errors_by_count('film')
     for edges in ((), (10, 0), (0, 0)):

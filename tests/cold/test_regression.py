@@ -80,3 +80,13 @@ def test_pandas_is_left_as_it_was(town):
 def test_errors(town):
     with pytest.raises(ValueError, match="engine: expected 'linear' or 'tabular', got 'deep'"): MetadataPrior(town['learn'], engine='deep')
     with pytest.raises(TypeError, match="epochs: the engine 'linear' takes no such arguments"): MetadataPrior(town['learn'], epochs=3)
+
+def test_a_spread_is_widened_by_left_out_rows(town):
+    "Said to be a third of what it shows itself to be, a hundredth (the factor makes up for it, up to four), a hundred times (it is never narrowed)"
+    l = town['learn']
+    t = Targets(l, 'user', estimate_prior(l), 20_000, 0)
+    x,cov = t.x.mean(0).expand(len(t.x), -1),(torch.cov(t.x.T) + t.cov.mean(0)) / 100
+    left = t.error(x)**2 - t.likelihood.noise
+    said = float((t.likelihood.variance(x[t.row], t.col, cov) - t.likelihood.noise).mean())
+    assert t.spread(x, cov * left / said / 3) == pytest.approx(3, rel=1e-2)
+    assert t.spread(x, cov * left / said / 100) == 4 and t.spread(x, cov * left / said * 100) == 1

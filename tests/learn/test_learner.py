@@ -258,7 +258,7 @@ def test_predict_names_unknown_ids(learn):
     got = learn.predict([1, 999, 2], [1, 1, 999], unknown='nan').prediction
     assert got.isna().tolist() == [False, True, True] and np.isnan(learn.predict(999, 1, unknown='nan'))
 
-@pytest.mark.parametrize('args,error,words', [((3,), TypeError, 'items: missing'), ((pd.Series(dict(user=3, item=4)),), TypeError, 'not one Series'), (([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), ((1, 1, 'mean'), ValueError, "unknown: expected 'error' or 'nan'")])
+@pytest.mark.parametrize('args,error,words', [((3,), TypeError, 'items: missing'), ((pd.Series(dict(user=3, item=4)),), TypeError, 'not one Series'), (([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), ((1, 1, 'mean'), ValueError, "unknown: expected 'error', 'nan' or 'skip'")])
 def test_predict_says_what_is_wrong(learn, args, error, words):
     with pytest.raises(error, match=words): learn.predict(*args)
 
@@ -362,3 +362,49 @@ def test_on_a_gpu(sim, half):
     tol = 0.02 if half else 1e-3
     assert l.validate()[1] == pytest.approx(cpu.validate()[1], abs=tol)
     assert len(l.recommend([1, 2], 3)) == 6 and len(l.similar_items(3, 4)) == 4 and l.predict(3, 4) == pytest.approx(cpu.predict(3, 4), abs=10 * tol)
+
+# --- frames and ids nobody knows
+
+def test_a_frame_keeps_its_index_and_may_name_its_columns_in_any_way(dls):
+    l = quiet(cf_learner(dls, 4, seed=0))
+    pairs = pd.DataFrame(dict(film=dls.catalog.item[dls.train_ds.items[:4].numpy()], person=dls.catalog.user[dls.train_ds.users[:4].numpy()]), index=[7, 3, 9, 1])
+    want = l.predict(pairs.person.tolist(), pairs.film.tolist()).prediction.to_numpy()
+    for df in (pairs, pairs.rename(columns=dict(film='item', person='user')), pairs[['person', 'film']].set_axis(['a', 'b'], axis=1)):
+        got = l.predict(df)
+        assert got.index.tolist() == [7, 3, 9, 1] and got.prediction.to_numpy() == pytest.approx(want, abs=1e-6)
+    got = l.predict(torch.as_tensor(pairs.person.to_numpy()), torch.as_tensor(pairs.film.to_numpy()))
+    assert got.prediction.to_numpy() == pytest.approx(want, abs=1e-6)
+    with pytest.raises(RatingsError, match="no column 'user'"): l.predict(pairs[['film']])
+
+def test_ids_nobody_knows_are_an_error_nan_or_left_out(dls):
+    from fastcf.bayes.intervals import Posterior
+    import fastcf.bayes.engines
+    l = quiet(cf_learner(dls, 4, seed=0))
+    u,i = dls.catalog.user[int(dls.counts(False).argmax())],dls.catalog.item[int(dls.counts().argmax())]
+    pairs = pd.DataFrame(dict(user=[u, -7, u], item=[i, i, -8]), index=list('abc'))
+    with l.no_bar(), l.no_logging(): posterior = l.sample_posterior(2, 1, seed=0)
+    for predict in (l.predict, posterior.predict):
+        assert predict(pairs, unknown='skip').index.tolist() == ['a'] and predict(pairs, unknown='nan', interval=.9).prediction.isna().tolist() == [False, True, True]
+        with pytest.raises(UnknownIdError): predict(pairs)
+        with pytest.raises(ValueError, match="unknown: expected 'error', 'nan' or 'skip'"): predict(pairs, unknown='popular')
+
+# --- interactions without ratings
+
+def test_interactions_are_learned_by_a_loss_that_ranks(sim):
+    import fastcf.learn.lr_finder, fastcf.rank.ials
+    from fastcf.rank.losses import Negatives, Uniform, bpr_loss, sampled_softmax_loss
+    dls = CFDataLoaders.from_df(sim, liked=4, valid_pct=.2, seed=0, device='cpu')
+    l = cf_learner(dls, 5, seed=0)
+    assert l.loss_func is sampled_softmax_loss and len(l.metrics) == 0 and np.isfinite(quiet(l).validate()).all() # before any fit
+    l.fit(3, 1e-2)
+    first,last = l.recorder.values[0],l.recorder.values[-1]
+    assert last[0] < first[0] - .01
+    u = dls.catalog.user[int(dls.counts(False).argmax())]
+    by_model = l.recommend(u, 5)
+    assert list(by_model.columns)[-1] == 'prediction' and len(by_model) == 5 and l.choice is not None
+    assert l.recommend(u, 5).equals(by_model) # a choice model that was only looked at changes nothing
+    l.fit(1, cbs=fastcf.rank.ials.IALS())
+    assert list(l.recommend(u, 5).columns)[-1] == 'chance' # one that was asked for does
+    with pytest.raises(TypeError, match='find_lr: sampled_softmax_loss needs'): l.find_lr()
+    cb = Negatives(Uniform(4))
+    for other in (cf_learner(dls, 5, cbs=cb), cf_learner(dls, 5, loss_func=bpr_loss, cbs=cb)): assert [o for o in other.cbs if isinstance(o, Negatives)] == [cb]

@@ -164,6 +164,54 @@ def test_no_positive_is_a_negative(learn, make):
         assert not any((int(u), int(i)) in chosen for u,row,ok in zip(t.users[:200], items, counts) for i in row[ok]) and counts.any()
     assert torch.equal(*runs)
 
+@pytest.mark.slow # ranx compiles its measures when they are first asked
+def test_measures_are_those_of_ranx():
+    "A thousand random lists with graded gains, in every list something; MAP@k of ranx has all right items in the denominator, ours as many as fit"
+    ranx = pytest.importorskip('ranx')
+    rng,lists,test = np.random.default_rng(4),[],[]
+    for u in range(1000):
+        items,right = rng.permutation(30)[:rng.integers(1, 25)],rng.permutation(30)[:rng.integers(1, 15)]
+        lists += [(u, r + 1, i) for r,i in enumerate(items)]; test += [(u, i, float(g)) for i,g in zip(right, rng.integers(1, 6, len(right)))]
+    lists,test = pd.DataFrame(lists, columns=['user', 'rank', 'item']),pd.DataFrame(test, columns=['user', 'item', 'rating'])
+    run = ranx.Run({str(u): {str(i): 1. / r for i,r in zip(g.item, g['rank'])} for u,g in lists.groupby('user')})
+    graded,flat = ({str(u): {str(i): int(r) if keep else 1 for i,r in zip(g.item, g.rating)} for u,g in test.groupby('user')} for keep in (True, False))
+    ours = lambda f, **kw: f(lists, test, 10, per_user=True, **kw).sort_index()
+    pairs = {'hit_rate@10': ours(hit_rate), 'recall@10': ours(recall), 'precision@10': ours(precision), 'mrr@10': ours(mrr), 'ndcg@10': ours(ndcg)}
+    n = test.groupby('user').size()
+    pairs['map@10'] = ours(mean_average_precision) * np.minimum(n, 10) / n
+    for name,mine in pairs.items():
+        got = np.asarray(ranx.evaluate(ranx.Qrels(flat), run, name, return_mean=False))
+        assert np.sort(got) == pytest.approx(np.sort(mine.to_numpy()), abs=1e-9), name
+        assert got.mean() == pytest.approx(mine.mean()), name
+    for name,gain in (('ndcg@10', 'linear'), ('ndcg_burges@10', 'exponential')):
+        got = np.asarray(ranx.evaluate(ranx.Qrels(graded), run, name, return_mean=False))
+        assert np.sort(got) == pytest.approx(np.sort(ours(ndcg, gain=gain).to_numpy()), abs=1e-9), name
+
+def test_hand_cases():
+    def one(*items): return pd.DataFrame(dict(user=1, rank=range(1, len(items) + 1), item=items))
+    three = pd.DataFrame(dict(user=1, item=[1, 2, 3], rating=[3., 5., 4.]))
+    assert precision(one('A', 'B', 'C'), pd.DataFrame(dict(user=1, item=['A', 'A'])), 3) == pytest.approx(1/3)
+    assert ndcg(one(2, 3, 1), three, 2, 'linear') == pytest.approx(1)
+    assert ndcg(one(1, 2), three, 2, 'linear') == pytest.approx((3 + 5 / math.log2(3)) / (5 + 4 / math.log2(3))) == pytest.approx(.818, abs=1e-3)
+    assert mrr(one(1, 2, 3), three, 3) == 1
+    assert ndcg(one(1)[:0], three) == recall(one(1)[:0], three) == mrr(one(1)[:0], three) == 0
+    assert recall(one(1, 2, 3), three, 50) == 1
+
+def test_log_q_is_subtracted():
+    from fastcf.rank.losses import sampled_softmax_loss
+    got = sampled_softmax_loss(torch.zeros(1, 2), log_q=torch.tensor([[.9, .1]]).log())
+    assert float(got) == pytest.approx(math.log(10), abs=1e-6)
+
+def test_measures_of_an_epoch_see_what_it_learned(learn):
+    from fastai.callback.core import Callback
+    from fastcf.rank.ials import IALS
+    class Look(Callback):
+        def before_validate(self): seen.append(self.learn.choice.items.clone())
+    seen,l = [],cf_learner(learn.dls, 5, seed=0)
+    with l.no_bar(), l.no_logging(): l.fit(3, cbs=[IALS(8), Look()])
+    assert len(seen) == 3 and all((a - b).abs().max() > 1e-4 for a,b in zip(seen, seen[1:]))
+    torch.testing.assert_close(l.choice.items, seen[-1])
+
 def test_scores_that_differ_by_rounding_leave_the_order_alone():
     "People with nothing in common: the scores between them are rounding, and the last digits the processor's"
     df = pd.DataFrame(dict(user=np.repeat(range(6), 4), item=range(24), rating=np.arange(24) % 5 + 1))

@@ -17,8 +17,8 @@ from fastcf.watch.embedding_stats import EmbeddingStats
 
 @pytest.fixture(params=['compiled', 'plain'])
 def loop(request, monkeypatch):
-    "Both forms of Adam: the compiled loop, and calls into PyTorch where numba is missing"
-    if request.param == 'plain': monkeypatch.setattr(rowwise, '_HAS_NUMBA', False)
+    "Both forms of a step: the compiled loop, and calls into PyTorch where numba is missing"
+    if request.param == 'plain': monkeypatch.setattr(rowwise, 'HAS_NUMBA', False)
     return request.param
 
 OPTS = [RowwiseSGD, RowwiseAdagrad, RowwiseAdam]

@@ -1,6 +1,7 @@
 "Ratings on disk: numbered as the frame would number them, shuffled within the bound, shared out without a gap, taken up where a pass stopped"
 import json, pickle, subprocess, sys
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest, torch
+from fastai.callback.core import Callback
 from hypothesis import given, settings, strategies as st
 from fastcf.core import RatingsError
 from fastcf.data.loaders import CFDataLoaders, RatingsDL
@@ -8,6 +9,7 @@ from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
 from fastcf.learn import predict
 from fastcf.scale.fused import FusedSGD
+from fastcf.serve.checkpoint import CheckpointCallback
 from fastcf.scale.stream import StreamDL, encode_ratings, open_ratings
 
 def frame(n=2000, kind='int'):
@@ -177,3 +179,24 @@ print(most - start)
 """
     grew = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
     assert grew < 48, f'{grew} MB' # 5 when written
+
+class PowerCut(Callback):
+    "Raise as a kill would end the process"
+    order = 2000
+    def __init__(self, step=None, epoch=None): self.step,self.at = step,epoch
+    def after_batch(self):
+        if self.training and self.train_iter == self.step: raise KeyboardInterrupt
+    def after_epoch(self):
+        if self.epoch == self.at: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('engine,cut', [(None, dict(step=40)), (FusedSGD, dict(epoch=0))])
+def test_a_streamed_fit_goes_on_from_a_checkpoint(tmp_path, engine, cut):
+    folder = write(frame(), tmp_path/'in')
+    def run(*cbs):
+        learn = cf_learner(CFDataLoaders.stream_parquet(folder, tmp_path/'out', bs=64, window=500, block=50, path=tmp_path, device='cpu'), 4, seed=0)
+        with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-2, cbs=[*([engine()] if engine else []), *cbs])
+        return learn
+    whole = run()
+    with pytest.raises(KeyboardInterrupt): run(CheckpointCallback('run', every=1), PowerCut(**cut))
+    resumed = run(CheckpointCallback('run', resume=True))
+    for a,b in zip(whole.model.parameters(), resumed.model.parameters()): assert torch.equal(a, b)

@@ -63,6 +63,24 @@ def test_every_answer_forbids_what_it_does_not_need(app):
         h = ask(app, method, path).headers
         assert "default-src 'none'" in h['content-security-policy'] and h['x-content-type-options'] == 'nosniff'
 
+def test_questions_that_wait_together_are_answered_each_its_own(app, r, monkeypatch):
+    users,made = r.user.vocab[:30].tolist(),[]
+    plain = Recommender.lists
+    monkeypatch.setattr(Recommender, 'lists', lambda self, users, *args, **kwargs: made.append(len(users)) or plain(self, users, *args, **kwargs))
+    asked = [dict(users=[u], k=1 + j % 2, exclude_seen=j % 3 > 0) for j,u in enumerate(users)] + [dict(users=[10**9]), dict(users=['x']), dict(users=[users[0]], min_ratings=10**6)]
+    async def at_once():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://films') as c: return await asyncio.gather(*(c.post('/recommend', json=o) for o in asked))
+    got = asyncio.run(at_once())
+    assert max(made) > 1 and [o.status_code for o in got[-3:]] == [404, 404, 200] and got[-1].json()['recommendations'] == []
+    for o,q in zip(got[:30], asked):
+        a,b = pd.DataFrame(o.json()['recommendations']),r.recommend(**q)
+        pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=1e-4)
+
+def test_a_fault_inside_reaches_each_that_waits(app, monkeypatch):
+    monkeypatch.setattr(Recommender, 'lists', lambda self, *args, **kwargs: 1 / 0)
+    res = post(app, '/recommend', users=[1])
+    assert res.status_code == 500 and 'division' not in res.text
+
 def test_an_interview_with_topics_and_what_is_known(rich_saved):
     app = make_app(rich_saved)
     try:
@@ -187,6 +205,7 @@ def address(folder):
         yield f'http://127.0.0.1:{port}'
     finally: p.terminate(); p.wait(10)
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_listens_on_this_machine_alone(address, r):
     port = int(address.rpartition(':')[2])
     assert httpx.post(f'{address}/recommend', json=dict(users=[r.user.vocab[0].item()], k=2)).status_code == 200

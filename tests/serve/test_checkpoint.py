@@ -1,5 +1,5 @@
 "A fit that was killed goes on where it stopped, bit for bit, and what is left of a file is whole"
-import os, random, signal, time, warnings
+import os, random, signal, sys, time, warnings
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback
@@ -156,6 +156,8 @@ def test_a_class_of_somebody_else_is_not_made():
     with pytest.raises(ValueError, match='not a class of this fastcf'): decode(('object', 'os:system', {}))
     with pytest.raises(ValueError, match='not a class of this fastcf'): decode(('object', 'fastcf.core:np', {}))
 
+LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='forks')
+
 def kill_while_writing(tmp_path, n, seed):
     "Write checkpoints in another process, kill it, read: which state was there"
     rng,folder = random.Random(seed),tmp_path/'run'
@@ -174,11 +176,13 @@ def kill_while_writing(tmp_path, n, seed):
         d = read_checkpoint(folder)
         assert (d['t'] == d['n']).all() and len(d['t']) == 20_000
 
+@LINUX
 @pytest.mark.filterwarnings('error')
 def test_killed_while_writing(tmp_path): kill_while_writing(tmp_path, 25, 0)
 
 COUNT = int(os.environ.get('FASTCF_COUNT', 0)) # of kills in the slow tests, where there is time for more
 
+@LINUX
 @pytest.mark.slow
 @pytest.mark.filterwarnings('error')
 def test_killed_while_writing_often(tmp_path): kill_while_writing(tmp_path, COUNT or 100, 1)
@@ -209,6 +213,7 @@ def kill_fits(tmp_path, how, n, seed):
             same(fit(learner(tmp_path), HOW[how], CheckpointCallback('run', every=3, resume='auto')), whole)
     return middle
 
+@LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize('how', ['one cycle', 'ALS', 'IALS', 'Gibbs', 'FusedSGD'])
 def test_a_killed_fit_goes_on_bit_for_bit(tmp_path, how):

@@ -1,5 +1,5 @@
 "A recommender as a folder: the same answers as the learner's, whole or not there, and one error for whatever is wrong with it"
-import hashlib, inspect, json, os, random, re, resource, shutil, signal, subprocess, sys, threading, time, uuid
+import hashlib, inspect, json, os, random, re, shutil, signal, subprocess, sys, threading, time, uuid
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 import fastcf.all # every method of a learner
@@ -297,7 +297,7 @@ def test_other_libraries_read_the_tables(saved, learn):
     from safetensors.torch import load_file
     t = load_file(saved/'tables.safetensors')
     assert torch.equal(t['user.vectors'][:, :-1], learn.model.user_weight.weight.detach()) and torch.equal(t['item.vectors'][:, -1:], learn.model.item_bias.weight.detach())
-    assert subprocess.run(['sha256sum', '-c', '--quiet', SUMS], cwd=saved, capture_output=True).returncode == 0
+    if shutil.which('sha256sum'): assert subprocess.run(['sha256sum', '-c', '--quiet', SUMS], cwd=saved, capture_output=True).returncode == 0
 
 def test_no_rating_is_in_it(saved, learn):
     "Every rating of the learner is one value; it is not among the numbers of the folder"
@@ -464,8 +464,11 @@ def mutate(folder, rng):
     p.write_bytes(bytes(data))
     return kind
 
+LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='forks, and reads /proc')
+
 def in_a_child(f, *args):
     "What a function returns in a child process, its seconds, and by how many MB it was larger than this process at its largest"
+    import resource
     read,write = os.pipe()
     if not (pid := os.fork()):
         try:
@@ -480,7 +483,7 @@ def in_a_child(f, *args):
     os.waitpid(pid, 0)
     return json.loads(said)
 
-def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
+def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 def try_mutations(saved, tmp_path, n, seed):
     "Mutate, with and without sums that fit, and load; how many loaded"
@@ -508,10 +511,12 @@ def try_mutations(saved, tmp_path, n, seed):
 
 COUNT = int(os.environ.get('FASTCF_COUNT', 0)) # of mutations and kills in the slow tests, where there is time for more
 
+@LINUX
 def test_mutated_folders_load_the_same_or_are_refused(saved, tmp_path):
     loaded,_ = try_mutations(saved, tmp_path, 60, 0)
     assert loaded[True] > 0 # some numbers may be altered by whoever also alters the sums
 
+@LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize('which', ['saved', 'rich_saved'])
 def test_many_mutated_folders(request, which, tmp_path):
@@ -520,6 +525,7 @@ def test_many_mutated_folders(request, which, tmp_path):
     print(f'\n{which}, {len(costs):,} mutations: {seconds:.2f} s and {megabytes:.0f} MB at most')
     assert megabytes < 200
 
+@LINUX
 @pytest.mark.parametrize('name,value', [('count', 10**12), ('factor_count', 10**9), ('seen_count', 2**39), ('limits', [10**310, 10**311]), ('y_range', [0, 10**400])])
 def test_what_is_claimed_costs_nothing(folder, name, value):
     edit_json('recommender.json', lambda d: (d['user'] if name == 'count' else d).update({name: value}))(folder)
@@ -547,13 +553,16 @@ def kill_while_saving(learn, tmp_path, n, seed):
     "Save in turn in another process, kill it, load: which of both was there"
     files,rng,found,target = versions(learn),random.Random(seed),[],tmp_path/'films'
     write_folder(target, files[0])
+    start = time.perf_counter()
+    for f in (files[1], files[0]): write_folder(target, f)
+    both = time.perf_counter() - start # so that a kill falls into either, however busy the machine is
     for _ in range(n):
         if not (pid := os.fork()):
             try:
                 while True:
                     for f in files: write_folder(target, f)
             finally: os._exit(1)
-        time.sleep(rng.random() * .06)
+        time.sleep(rng.random() * 2 * both)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         r = Recommender.load(target)
@@ -563,16 +572,18 @@ def kill_while_saving(learn, tmp_path, n, seed):
     assert Recommender.load(target).info['settings']['note'] == 'new'
     return found
 
+@LINUX
 @pytest.mark.parametrize('in_one_step', [True, False])
 def test_killed_while_saving(learn, tmp_path, monkeypatch, in_one_step):
     if not in_one_step: monkeypatch.setattr(fmt, '_exchange', lambda a, b: False)
     assert set(kill_while_saving(learn, tmp_path, 25, 0)) <= {'old', 'new'}
 
+@LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize('in_one_step', [True, False])
-def test_killed_while_saving_two_hundred_times(learn, tmp_path, monkeypatch, in_one_step):
+def test_killed_while_saving_often(learn, tmp_path, monkeypatch, in_one_step):
     if not in_one_step: monkeypatch.setattr(fmt, '_exchange', lambda a, b: False)
-    assert set(kill_while_saving(learn, tmp_path, 200, 1)) == {'old', 'new'}
+    assert set(kill_while_saving(learn, tmp_path, COUNT or 60, 1)) == {'old', 'new'}
 
 def test_killed_between_two_renames_what_was_there_is_found(folder, learn):
     os.rename(folder, folder.parent/f'.{folder.name}.old')
