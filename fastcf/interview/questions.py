@@ -161,7 +161,7 @@ class Interviewer:
         if self._metadata is None:
             from fastcf.cold.regression import Ridge
             encoder = MetadataEncoder(c.users)
-            known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts(False) > 0).numpy()))
+            known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts('user') > 0).numpy()))
             features = encoder.encode(c.users, c.user[known.numpy()])[0]
             ridge = Ridge(features, exposure.habits(known), exposure.audiences.T @ exposure.audiences)
             self._metadata = encoder,ridge

@@ -82,8 +82,8 @@ def recommend(self:ItemIndex,
     "Nearly the best items for some users"
     dls,k = self.learn.dls,check_count('k', k)
     c = dls.catalog
-    users = list(c.user[np.flatnonzero(dls.counts(False).numpy())]) if users is None else listed(users)
-    rows,tops = torch.as_tensor(dls.rows_with_ratings(users, False, 'error')),[]
+    users = list(c.user[np.flatnonzero(dls.counts('user').numpy())]) if users is None else listed(users)
+    rows,tops = torch.as_tensor(dls.rows_with_ratings(users, 'user', 'error')),[]
     offsets,seen = dls.seen
     for at in rows.split(256) if len(rows) else ():
         known = offsets[at + 1] - offsets[at]

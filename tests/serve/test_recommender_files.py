@@ -62,7 +62,7 @@ def answers(o, learn):
     yield o.similar_items(items[:3], 4)
     yield o.similar_users(users[:3], 4)
     yield o.biases()
-    yield o.biases(False, 3)
+    yield o.biases('user', 3)
     yield o.factors()
     yield o.fold_in({}).recommend(4)
     yield first.predict(interval=.9, return_std=True)
@@ -78,7 +78,7 @@ def test_says_what_the_learner_says(tmp_path, y_range):
     learn = make(y_range)
     r = Recommender.load(learn.save_recommender(tmp_path/'r'))
     for a,b in zip(answers(r, learn), answers(learn, learn), strict=True): alike(a, b)
-    top,c = r.recommend([int(u) for u in learn.dls.catalog.user[learn.dls.counts(False).numpy() > 0][:3]], 4),learn.choice
+    top,c = r.recommend([int(u) for u in learn.dls.catalog.user[learn.dls.counts('user').numpy() > 0][:3]], 4),learn.choice
     rows = [torch.as_tensor(v.rows(list(top[v.name]))) for v in (learn.dls.catalog.user, learn.dls.catalog.item)]
     score,(low, high) = (c.users[rows[0]] * c.items[rows[1]]).sum(1).numpy(),c.rating_range
     bottom = low - (high - low) / 8

@@ -101,7 +101,7 @@ def test_text_is_text(tmp_path, text):
     except (RatingsError, ValueError) as e: assert said(e), repr(e); return
     learn = cf_learner(dls, factor_count=2, seed=0, cbs=EmbeddingStats(to=str(tmp_path/'stats.csv')))
     with learn.no_bar(), learn.no_logging(), warnings.catch_warnings(): warnings.simplefilter('ignore'); learn.fit(1)
-    user = dls.catalog.user[int(dls.counts(False).argmax())]
+    user = dls.catalog.user[int(dls.counts('user').argmax())]
     best = learn.recommend(user, 3)
     assert best.title.tolist() == [text] * len(best)
     assert '<script>' not in best.to_html() and repr(best) and pd.read_csv(tmp_path/'stats.csv', encoding_errors='surrogatepass').shape[0] > 0
