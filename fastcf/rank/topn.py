@@ -39,7 +39,10 @@ def top_scores(
     values,at = stable_topk(scores.gather(1, cols), k)
     return values,cols.gather(1, at)
 
-def top_settled(scores, k):
+def top_settled(
+    scores, # Scores [b, n]
+    k # How many, fewer where n is less
+):
     "The highest scores of each row after `settle`, and their columns [b, k], which need not settle all of them"
     m = min(scores.shape[1], max(4 * k, 64))
     some,cols = top_scores(scores, m)
