@@ -72,14 +72,14 @@ def _side(learn, side):
     "Tensors, ids and facts of one side"
     c = learn.dls.catalog
     vocab,prior = getattr(c, side),row_prior(learn, side)
-    serves = getattr(learn.model, 'serves_without_ratings', lambda side: False)(key)
+    serves = getattr(learn.model, 'serves_without_ratings', lambda side: False)(side)
     t = dict(vectors=table_vectors(learn.model)[side == 'item'], counts=learn.dls.counts(side), prior_mean=prior.prior.mean, prior_precision=prior.prior.precision)
-    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None, serves=bool(serves)),{key: values_to_json(vocab.ids)}
-    if learn.learned.prior(key) is not None:
+    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None, serves=bool(serves)),{side: values_to_json(vocab.ids)}
+    if learn.learned.prior(side) is not None:
         more,known,noise = _attached(learn, side, vocab.name)
-        t,ids = t | more,ids | {f'{key}_attached': values_to_json(known.ids)}
+        t,ids = t | more,ids | {f'{side}_attached': values_to_json(known.ids)}
         info['attached'] = dict(count=len(known), noise=float(noise))
-    return {f'{key}.{k}': v for k,v in t.items()},info,ids
+    return {f'{side}.{k}': v for k,v in t.items()},info,ids
 
 def _items(learn):
     "Metadata of items, those of an attached prior too"

@@ -48,7 +48,7 @@ def alike(a, b): pd.testing.assert_frame_equal(a, b, rtol=1e-5, atol=1e-5, check
 def answers(o, learn):
     "What both say to the same questions"
     c = learn.dls.catalog
-    rated = [learn.dls.counts(j).nonzero()[:, 0].numpy() for j in (False, True)]
+    rated = [learn.dls.counts(j).nonzero()[:, 0].numpy() for j in ('user', 'item')]
     users,items = (list(v[r[:9]]) for v,r in zip((c.user, c.item), rated))
     new = dict(zip(items[:4], (5, 4, 1, 3)))
     first = o.fold_in(new)

@@ -52,7 +52,7 @@ def whole_way(df, path, seed):
     except Exception as e: assert said(e), repr(e); return 'refused by the loaders'
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
     pd.testing.assert_frame_equal(df, before)
-    u,i = (v[int(dls.counts(j).argmax())] for j,v in enumerate((dls.catalog.user, dls.catalog.item)))
+    u,i = (v[int(dls.counts(j).argmax())] for j,v in zip(('user', 'item'), (dls.catalog.user, dls.catalog.item)))
     preds,best = learn.predict([u], [i]),learn.recommend([u], 3)
     if not all(p.isfinite().all() for p in learn.model.parameters()): # ratings of 1e38 overflow in training
         with pytest.raises(ValueError, match='not finite'): learn.save_recommender(path/'r')
