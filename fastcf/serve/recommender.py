@@ -136,7 +136,7 @@ def lists(self:Recommender,
     if unknown == 'skip' and not self.user.attached: users,rows = [u for u,r in zip(users, rows) if r >= 0],rows[rows >= 0]
     k = min(k, len(c))
     for at in blocks(len(rows), max(len(c), 128 * c.vectors.shape[1])) if k else ():
-        u = self.vectors([users[j] for j in at], rows[at], False)[0]
+        u = self.vectors([users[j] for j in at], rows[at], 'user')[0]
         parts.append(top_of(c, u, torch.as_tensor(rows[at]), k, order, exclude_seen))
     return Lists((self.user.vocab.name, self.item.vocab.name), users, c.ids, c.titles, *together(parts, k))
 
