@@ -258,7 +258,7 @@ def test_explains_by_leaving_ratings_out(saved):
     (lambda r: r.predict([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), (lambda r: r.predict(1, 1, interval=2), ValueError, 'interval: expected a share'),
     (lambda r: r.predict(1, 1, unknown='x'), ValueError, 'unknown'), (lambda r: r.recommend(1, 0), ValueError, 'k: expected'), (lambda r: r.fold_in({1: 9}), RatingsError, 'rating'),
     (lambda r: r.fold_in({1: float('nan')}), RatingsError, 'rating'), (lambda r: r.fold_in([1]), TypeError, 'ratings: expected a frame'), (lambda r: r.fold_in({'x': 1}), UnknownIdError, 'text'),
-    (lambda r: r.predict(pd.DataFrame({'user': [1]})), ValueError, 'has the columns')])
+    (lambda r: r.predict(pd.DataFrame({'user': [1]})), ValueError, "no column 'item'")])
 def test_questions_that_cannot_be_answered(saved, ask, error, words):
     r = Recommender.load(saved)
     with pytest.raises(error, match=words): ask(r)
@@ -352,7 +352,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path, learn):
 def test_a_disk_that_is_full_leaves_what_was_there(folder, learn, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    monkeypatch.setattr(fmt, '_sync', full)
+    monkeypatch.setattr(fmt.os, 'fsync', full)
     with pytest.raises(OSError, match='No space left'): learn.save_recommender(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and list(folder.parent.iterdir()) == [folder]
 
