@@ -6,8 +6,8 @@ Docs: https://fastcf.github.io/fastcf/core.html.md"""
 
 # %% auto #0
 __all__ = ['SIDES', 'id_repr', 'RatingsError', 'UnknownIdError', 'check_side', 'other_side', 'check_range', 'short_repr',
-           'ArgumentError', 'check_types', 'check_choice', 'listed', 'stable_topk', 'is_watched', 'show_progress',
-           'label_points']
+           'ArgumentError', 'check_types', 'check_choice', 'listed', 'stable_topk', 'settle', 'is_watched',
+           'show_progress', 'label_points']
 
 # %% ../nbs/00_core.ipynb #0ddebbc5
 import inspect, os, sys
@@ -202,6 +202,13 @@ def _first_of_equals(scores, last, k):
     above,equal = scores > last,scores == last
     room = k - above.sum(-1, keepdim=True)
     return (above | equal & (equal.cumsum(-1) <= room)).nonzero()[:, 1].view(-1, k)
+
+# %% ../nbs/00_core.ipynb #5e771e02
+def settle(
+    scores:torch.Tensor # Any shape
+) -> torch.Tensor: # Of the same shape
+    "Scores to five decimals, so that those which differ by rounding alone are equal"
+    return scores.round(decimals=5)
 
 # %% ../nbs/00_core.ipynb #45fb31f9
 def is_watched() -> bool: # `False` for a pipe, a file or a job without a terminal

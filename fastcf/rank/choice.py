@@ -6,8 +6,8 @@ Docs: https://fastcf.github.io/fastcf/rank/choice.html.md"""
 
 # %% auto #0
 __all__ = ['FADES', 'choice_prior', 'choice_posterior', 'choice_step', 'ChoiceModel', 'log_odds', 'fit_choices', 'choice_groups',
-           'start_choices', 'half_sweep', 'sweep_choices', 'settle', 'Fade', 'fade_choices', 'choose_fade',
-           'choices_of_new', 'explain_choice']
+           'start_choices', 'half_sweep', 'sweep_choices', 'Fade', 'fade_choices', 'choose_fade', 'choices_of_new',
+           'explain_choice']
 
 # %% ../../nbs/rank/00_choice.ipynb #f543c2ec
 import math
@@ -201,13 +201,6 @@ def pair_loss(
     miss = (w * (1 - dots(model.users, groups.rows(), model.items, groups.cols)).square()).sum()
     empty = model.unobserved * ((model.users.T @ model.users) * (model.items.T @ model.items)).sum() # of all pairs at once
     return float((miss + empty) / w.sum().clamp(min=1e-12))
-
-# %% ../../nbs/rank/00_choice.ipynb #5e771e02
-def settle(
-    scores:Tensor # From `scores`, any shape
-) -> Tensor: # Of the same shape
-    "Scores to five decimals, so that those which differ by rounding alone are equal"
-    return scores.round(decimals=5)
 
 # %% ../../nbs/rank/00_choice.ipynb #d6b9e1d8
 def scores_without(

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor,nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,listed,show_progress,stable_topk
+from ..core import check_choice,check_count,listed,settle,show_progress,stable_topk
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .choice import settle
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5c2aead3

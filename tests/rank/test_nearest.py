@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
-from fastcf.rank.index import ItemIndex
+from fastcf.rank.nearest import ItemIndex
 
 @pytest.fixture(scope='module')
 def learn():
