@@ -39,7 +39,7 @@ class Scores:
     "Lists from a table of scores [users, items]"
     def __init__(self, dls, table): self.dls,self.table = dls,torch.as_tensor(table)
     def recommend(self, users, k):
-        c,rows = self.dls.catalog,torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error'))
+        c,rows = self.dls.catalog,torch.as_tensor(self.dls.rows_with_ratings(users, 'user', 'error'))
         scores = self.table[rows].float().clone()
         scores[:, self.dls.counts() < 1] = -torch.inf
         strike_seen(scores, rows, self.dls.seen)
@@ -83,7 +83,7 @@ TIMED = {'fastcf IALS, fading': grid(chances, recency=('auto',), unobserved=(.1,
 def measures(rec, dls, protocol, per_user=False):
     test = valid_frame(dls, 4. if protocol == 'liked' else None)
     users = pd.unique(test.user)
-    users = users[dls.rows_with_ratings(users, False, 'nan') >= 0]
+    users = users[dls.rows_with_ratings(users, 'user', 'nan') >= 0]
     lists,test = rec.recommend(users, 10),test[test.user.isin(users)]
     first = dict(recall=capped_recall(lists, test, per_user=per_user)) if protocol == 'liked' else dict(hit_rate=hit_rate(lists, test, per_user=per_user))
     return {**first, 'ndcg': ndcg(lists, test, per_user=per_user)}

@@ -54,7 +54,7 @@ from .rank.metrics import *
 from .rank.evaluate import *
 from .rank.losses import *
 from .rank.rerank import *
-from .rank.index import *
+from .rank.nearest import *
 from .cold.metadata_prior import *
 from .cold.proxies import *
 from .cold.attach import *

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import UnknownIdError,check_count,listed,stable_topk
+from ..core import UnknownIdError,check_count,listed,settle,stable_topk
 from ..data.vocab import Vocab
 from ..learn.pairs import add_spread,check_interval,id_pairs
 from .posterior import Gaussian,RatingsCSR,group_ratings,row_precisions
@@ -302,7 +302,7 @@ def recommend(self:Belief,
         raw = self.likelihood.linear(self.mean[at.to(dev)]).masked_fill_(out, -torch.inf) # [b, columns]
         first,last = int(starts[at[0]]),int(starts[at[-1] + 1])
         if exclude_seen: raw[self.groups.rows()[first:last].to(dev) - at[0].to(dev), self.groups.cols[first:last].to(dev)] = -torch.inf
-        tops.append([o.cpu() for o in stable_topk(raw, k)])
+        tops.append([o.cpu() for o in stable_topk(settle(raw), k)])
     values,cols = (torch.cat(o) for o in zip(*tops))
     row,rank = (o.numpy() for o in values.isfinite().nonzero(as_tuple=True))
     picks = cols.numpy()[row, rank]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_side
+from ..core import RatingsError,UnknownIdError,check_side,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
@@ -96,10 +96,10 @@ def validation_noise(
     "The noise that validation ratings show beyond what is not known of their rows; `None` of fewer than a hundred known pairs"
     v,vectors,offsets = learn.dls.valid_ds,*bilinear_design(learn.model, side)[:2]
     ids = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)[0].cpu()
-    place = torch.full((len(learn.dls.counts(side == 'item')),), -1).index_copy(0, ids, torch.arange(len(ids)))
+    place = torch.full((len(learn.dls.counts(side)),), -1).index_copy(0, ids, torch.arange(len(ids)))
     row,col = (v.items, v.users) if side == 'item' else (v.users, v.items)
     row,col = place[row.long().cpu()],col.long().cpu()
-    known = (row >= 0) & (learn.dls.counts(side != 'item')[col] > 0)
+    known = (row >= 0) & (learn.dls.counts(other_side(side))[col] > 0)
     if known.sum() < 100: return None
     row,col,r = (o[known].to(vectors.device) for o in (row, col, v.ratings.cpu()))
     like = RowLikelihood(vectors, offsets, 0., y_range_of(learn))
@@ -222,7 +222,7 @@ def columns_of(
 ):
     "What new rows of one side meet"
     c,other = learn.dls.catalog,'user' if check_side(side) == 'item' else 'item'
-    served,counts = learn.learned.prior(other),learn.dls.counts(other == 'item')
+    served,counts = learn.learned.prior(other),learn.dls.counts(other)
     ids,belief,at = (sides_of(c, other)[0], None, None) if served is None else served.columns()
     items = c.items if served is None or other == 'user' else served.metadata()
     titles = replace(c, item=ids, items=items).titles(np.arange(len(ids))) if other == 'item' else None
@@ -244,7 +244,7 @@ def new_ratings(
     columns = columns_of(learn, side) if served else None
     if columns is not None and columns.belief is not None:
         cols = columns.ids.rows(df[other.name]) if unknown == 'drop' else columns.ids.encode(df[other.name])
-    else: cols = learn.dls.rows_with_ratings(df[other.name], side != 'item', 'nan' if unknown == 'drop' else 'error')
+    else: cols = learn.dls.rows_with_ratings(df[other.name], other_side(side), 'nan' if unknown == 'drop' else 'error')
     df,cols = df[cols >= 0],cols[cols >= 0]
     if not len(df):
         fault = f"none of these ratings is of a known {other.name}"

@@ -149,7 +149,7 @@ def _move(learn, rows, side, before, after):
     for table,x in zip(tables, (new[:, :-1], new[:, -1:])): table.weight[at] = x.to(table.weight)
 
 # %% ../../nbs/bayes/07_growth.ipynb #96077710
-def _with_training(learn, vocab, is_item): return vocab.ids[(learn.dls.counts(is_item) > 0).numpy()]
+def _with_training(learn, vocab, side): return vocab.ids[(learn.dls.counts(side) > 0).numpy()]
 
 def _add_new(learn, df):
     "Add the new users and items among some ratings; each needs a rating that a known id is part of"
@@ -157,14 +157,14 @@ def _add_new(learn, df):
     for vocab in (c.user, c.item): check_kind(vocab, df[vocab.name].unique())
     user,item = df[c.user.name],df[c.item.name]
     old_user,old_item = user.isin(c.user.ids),item.isin(c.item.ids)
-    users = user[~old_user & item.isin(_with_training(learn, c.item, True))].unique() # to be added
-    items = item[~old_item & (user.isin(_with_training(learn, c.user, False)) | user.isin(users))].unique()
+    users = user[~old_user & item.isin(_with_training(learn, c.item, 'item'))].unique() # to be added
+    items = item[~old_item & (user.isin(_with_training(learn, c.user, 'user')) | user.isin(users))].unique()
     lost = ~((old_user | user.isin(users)) & (old_item | item.isin(items)))
     if lost.any():
         fault = f"{lost.sum():,} ratings of new items by new users, of neither of whom anything else is known"
         raise RatingsError([describe_fault('ratings', fault, "Leave them out, or train again", lost)])
-    if len(users): _grow(learn, df[user.isin(users) & item.isin(_with_training(learn, c.item, True))], 'user', 'error')
-    known = _with_training(learn, learn.dls.catalog.user, False)
+    if len(users): _grow(learn, df[user.isin(users) & item.isin(_with_training(learn, c.item, 'item'))], 'user', 'error')
+    known = _with_training(learn, learn.dls.catalog.user, 'user')
     if len(items): _grow(learn, df[item.isin(items) & user.isin(known)], 'item', 'error')
 
 @patch

@@ -183,7 +183,7 @@ def calibration(self:Posterior,
     if side is not None: check_side(side)
     v = self.dls.valid_ds
     rows = (v.users if side == 'user' else v.items).long()
-    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side == 'item'), rows)
+    group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side), rows)
     parts = []
     for at,mean,sd in self.validation():
         for p in levels:

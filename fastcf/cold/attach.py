@@ -15,7 +15,7 @@ import torch
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core import UnknownIdError,id_repr
+from ..core import SIDES,UnknownIdError,id_repr
 from ..data.features import with_ids
 from ..learn.model import EmbeddingDotBias
 from ..learn.learned import ServesNewcomers
@@ -66,7 +66,7 @@ class ServingPrior:
             vocab = copy.copy(self.prior.vocab)
             vocab.ids = vocab.ids.append(self.df.index.difference(vocab.ids, sort=False).unique())
             new = torch.ones(len(vocab), dtype=torch.bool)
-            new[:len(self.prior.vocab)] = self.learn.dls.counts(self.prior.side == 'item') == 0
+            new[:len(self.prior.vocab)] = self.learn.dls.counts(self.prior.side) == 0
             belief,at = self.belief(vocab.ids[new.numpy()]),torch.where(new, new.cumsum(0) - 1, -1)
             self._columns = vocab,belief,at.to(belief.mean.device)
         return self._columns
@@ -177,7 +177,7 @@ def predict(self:Newcomers,
 ) -> tuple: # Predictions and standard deviations of ratings, float32 [n]; NaN where no prior serves an id
     "Predictions of pairs of which a side has no training ratings"
     preds,std = np.full((2, len(df)), np.nan, 'float32')
-    rows = [self.learn.dls.rows_with_ratings(df.iloc[:, j], j == 1, 'nan') for j in range(2)]
+    rows = [self.learn.dls.rows_with_ratings(df.iloc[:, j], SIDES[j], 'nan') for j in range(2)]
     ok = np.flatnonzero(np.all([(r >= 0) | (side in self.priors) for side,r in zip(('user', 'item'), rows)], 0))
     like,step = row_prior(self.learn, 'user').likelihood,max(1, BUDGET // row_prior(self.learn, 'user').mean.numel()**2)
     for at in np.split(ok, range(step, len(ok), step)) if len(ok) else ():

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..core import RatingsError,check_side,show_progress
+from ..core import RatingsError,check_side,other_side,show_progress
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..bayes.foldin import estimate_prior,sides_of
@@ -43,7 +43,7 @@ def errors_by_count(self:CFLearner,
     lost = [o for o in (vocab.name, self.dls.catalog.rating_name) if o not in df]
     if lost: raise ValueError(f"df: no column {lost[0]!r}; there are {list(df.columns)}. Rename one.")
     p,ratings = self.predict(df, unknown='nan', interval=interval),df[self.dls.catalog.rating_name].to_numpy()
-    n = np.append(self.dls.counts(side == 'item').numpy(), 0)[vocab.rows(df[vocab.name])] # none for an id that the tables lack
+    n = np.append(self.dls.counts(side).numpy(), 0)[vocab.rows(df[vocab.name])] # none for an id that the tables lack
     names = [f'{a}' if b == a + 1 else f'{a} to {b - 1}' for a,b in zip(edges, edges[1:])] + [f'{edges[-1]} or more']
     e,inside = p.prediction - ratings,(p.low <= ratings) & (ratings <= p.high)
     at = np.searchsorted(edges, n, side='right') - 1
@@ -79,7 +79,7 @@ class Arrivals:
         for name,df in (('answers', answers), ('test', test)):
             lost = [o for o in (self.own, self.other, self.rating) if o not in df]
             if lost: raise ValueError(f"{name}: no column {lost[0]!r}; there are {list(df.columns)}. Rename one.")
-        known = self.others.ids[(learn.dls.counts(side != 'item') > 0).numpy()]
+        known = self.others.ids[(learn.dls.counts(other_side(side)) > 0).numpy()]
         said,self.test = (df[df[self.other].isin(known)] for df in (answers, test))
         if not len(self.test): raise ValueError(f"test: none of its {self.other}s has training ratings, so there is nothing to measure")
         said = said.sample(frac=1, random_state=seed)

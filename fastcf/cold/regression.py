@@ -39,7 +39,7 @@ class Targets:
         like = self.likelihood = base.likelihood
         self.rows,*_,post = row_posteriors(learn, side, max_rows, seed, like.noise)
         self.x,self.cov = post.mean,post.cov()
-        self.n = learn.dls.counts(side == 'item')[self.rows].to(self.x)
+        self.n = learn.dls.counts(side)[self.rows].to(self.x)
         _,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
         at = torch.randperm(len(r), generator=torch.Generator().manual_seed(seed))[:max_ratings]
         self.row,self.col,self.r = (o[at].to(self.x.device) for o in (row, col, r))

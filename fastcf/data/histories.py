@@ -10,6 +10,7 @@ __all__ = ['RatingHistories']
 # %% ../../nbs/data/09_histories.ipynb #888cb76e
 import torch
 from torch import Tensor
+from ..core import check_side
 
 # %% ../../nbs/data/09_histories.ipynb #20d5c205
 def _grouped(rows, others, row_count):
@@ -31,13 +32,13 @@ class RatingHistories:
         self.by_user,self._counts,self._by_item = _grouped(users, items, user_count),None,None
 
     def counts(self,
-        is_item:bool=True # Of items, or of users
+        side:str='item' # Of which side, 'user' or 'item'
     ) -> Tensor: # int64 [rows]; shared by all who ask, so not to be changed
         "How many ratings each row has"
         if self._counts is None:
             offsets,items = self.by_user
             self._counts = offsets.diff(),torch.bincount(items, minlength=self.item_count)
-        return self._counts[is_item]
+        return self._counts[check_side(side) == 'item']
 
     def pairs(self) -> tuple: # Row numbers of users and of items, int32 [n] each
         "Every pair, user by user"

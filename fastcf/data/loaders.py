@@ -17,7 +17,7 @@ from torch import Tensor
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,id_repr
+from ..core import RatingsError,UnknownIdError,check_side,id_repr
 from .vocab import Vocab
 from .files import whole_call
 from .columns import as_pandas,describe_fault,find_time,listed_names,match_columns
@@ -223,10 +223,10 @@ def seen(self:CFDataLoaders) -> tuple: # Offsets int64 [users+1] and items int32
 
 @patch
 def counts(self:CFDataLoaders,
-    is_item:bool=True # Of items, or of users
+    side:str='item' # Of which side, 'user' or 'item'
 ) -> Tensor: # int64 [rows]; shared by all who ask, so not to be changed
     "How many training ratings each item or user has"
-    return self.histories.counts(is_item)
+    return self.histories.counts(side)
 
 # %% ../../nbs/data/10_loaders.ipynb #23ed504e
 @patch
@@ -255,13 +255,13 @@ def new_empty(self:CFDataLoaders) -> CFDataLoaders:
 @patch
 def rows_with_ratings(self:CFDataLoaders,
     ids, # Ids
-    is_item:bool, # Of items, or of users
+    side:str, # Of which side, 'user' or 'item'
     unknown:str='error' # What an id without training ratings gives: 'error' or 'nan' (a row of -1)
 ) -> np.ndarray: # Row numbers [n]
     "Rows of `ids`; -1 (or an `UnknownIdError`) where the id is unknown or has no training rating"
-    vocab = self.catalog.item if is_item else self.catalog.user
+    vocab = getattr(self.catalog, check_side(side))
     rows = vocab.rows(ids) if unknown == 'nan' else vocab.encode(ids)
-    empty = (self.counts(is_item).numpy()[rows] == 0) & (rows >= 0)
+    empty = (self.counts(side).numpy()[rows] == 0) & (rows >= 0)
     if empty.any() and unknown != 'nan':
         why = "They occur in validation rows only, so nothing was learned about them."
         raise UnknownIdError(vocab.name, pd.unique(vocab[rows[empty]]), why)

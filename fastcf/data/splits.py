@@ -11,7 +11,7 @@ __all__ = ['TimeSplitter', 'LeaveLastOutSplitter', 'LeaveOneOutSplitter', 'PerUs
 # %% ../../nbs/data/05_splits.ipynb #3d581df0
 import numpy as np
 import pandas as pd
-from ..core import check_types,check_count,check_share
+from ..core import SIDES,check_types,check_count,check_share
 from .columns import ask,find_columns,find_time,listed_names
 from .vocab import Vocab
 
@@ -22,11 +22,11 @@ def _times(o, time_name):
     if time is None: ask('time_name', f"no column of times among {listed_names(o.columns)}", "Pass time_name")
     return time.to_numpy()
 
-def _column(o, name, is_item=False):
+def _column(o, name, side='user'):
     "The ids of users or items: of the column `name`, else of the one that is called so, else by position"
-    if name is None: name = find_columns(o, rating=False)[is_item]
+    if name is None: name = find_columns(o, rating=False)[SIDES.index(side)]
     elif name not in o.columns:
-        ask(name, f"no such column for {'item' if is_item else 'user'}_name; there are {listed_names(o.columns)}", "Pass the right one")
+        ask(name, f"no such column for {side}_name; there are {listed_names(o.columns)}", "Pass the right one")
     return o[name]
 
 # %% ../../nbs/data/05_splits.ipynb #2999b771
@@ -105,12 +105,12 @@ def PerUserSplitter(
     return _inner
 
 # %% ../../nbs/data/05_splits.ipynb #740de1df
-def _cold_splitter(valid_pct, seed, name, is_item):
+def _cold_splitter(valid_pct, seed, name, side):
     "Hold out all the rows of a share of the ids in column `name` of users or items"
     check_share('valid_pct', valid_pct)
     @check_types
     def _inner(o:pd.DataFrame):
-        own = _column(o, name, is_item)
+        own = _column(o, name, side)
         ids = Vocab(own)
         cold = np.random.default_rng(seed).permutation(len(ids))[:max(1, int(valid_pct * len(ids)))]
         held = np.isin(ids.rows(own), cold)
@@ -124,7 +124,7 @@ def ColdUserSplitter(
     user_name:str=None # Column of user ids, by default one called so, else the first
 ):
     "Hold out all the ratings of some users"
-    return _cold_splitter(valid_pct, seed, user_name, False)
+    return _cold_splitter(valid_pct, seed, user_name, 'user')
 
 def ColdItemSplitter(
     valid_pct:float=0.2, # Share of the items that are held out
@@ -132,4 +132,4 @@ def ColdItemSplitter(
     item_name:str=None # Column of item ids, by default one called so, else the second
 ):
     "Hold out all the ratings of some items"
-    return _cold_splitter(valid_pct, seed, item_name, True)
+    return _cold_splitter(valid_pct, seed, item_name, 'item')

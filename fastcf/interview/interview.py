@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
-from ..core import check_count,id_repr,stable_topk
+from ..core import check_count,id_repr,settle,stable_topk
 from ..bayes.posterior import Gaussian
 from ..bayes.belief import Belief
 from .questions import STRATEGIES,Interviewer,Newcomer,adaptive_page,expected_gain,interviewer_of
@@ -241,7 +241,7 @@ def recommend(self:Interview,
     rating = taste.expected()[0].masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
     seen = [i for i,v in self.split_topics(self.replies)[0].items() if v is not None]
     if seen: rating[self.catalog.item.rows(seen)] = -torch.inf
-    best,top = stable_topk(rating, check_count('k', k))
+    best,top = stable_topk(settle(rating), check_count('k', k))
     best,top = best[best.isfinite()],top[best.isfinite()]
     std = taste.variance(top, torch.zeros_like(top)).sqrt()
     return item_frame(self, top.numpy(), prediction=best.numpy(), std=std.numpy())

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import ifnone,patch
-from ..core import stable_topk
+from ..core import settle,stable_topk
 from ..data.features import MetadataEncoder
 from ..bayes.posterior import Gaussian,cholesky,gaussian_of
 from ..bayes.row_likelihood import RowLikelihood
@@ -161,7 +161,7 @@ class Interviewer:
         if self._metadata is None:
             from fastcf.cold.regression import Ridge
             encoder = MetadataEncoder(c.users)
-            known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts(False) > 0).numpy()))
+            known = torch.as_tensor(np.flatnonzero((self.learn.dls.counts('user') > 0).numpy()))
             features = encoder.encode(c.users, c.user[known.numpy()])[0]
             ridge = Ridge(features, exposure.habits(known), exposure.audiences.T @ exposure.audiences)
             self._metadata = encoder,ridge
@@ -242,7 +242,9 @@ def variance_reduction(
     moved = ac @ gain.habit_effect.mT # [rows, c, k]
     rating = (vc @ gain.moment * vc).sum(-1) / ((vc * q.vectors).sum(-1) + q.noise)
     reply = (moved @ gain.moment * moved).sum(-1) / ((ac * q.audience).sum(-1) + q.reply_noise)
-    return q.chance * rating + reply
+    res = q.chance * rating + reply
+    top = res.amax(-1, keepdim=True).clamp(min=1e-12)
+    return settle(res / top) * top # of questions that teach the same but for rounding, the first is asked
 
 def after_asking(
     gain:ExpectedGain, # What is known now
@@ -288,7 +290,7 @@ def adaptive_page(
 ) -> tuple: # Row numbers of items, others numbered after them, and the expected fall of the summed variance by each [rows, size]
     "The items, and other questions, that teach most together"
     gain,count = expected_gain(interviewer, newcomer),asked.shape[1]
-    chance,items = stable_topk(newcomer.seen.masked_fill(asked, -1), min(wide, count))
+    chance,items = stable_topk(settle(newcomer.seen).masked_fill(asked, -1), min(wide, count))
     q = item_questions(interviewer, newcomer, items)
     best = stable_topk(variance_reduction(gain, q).masked_fill(chance < 0, -1), min(max(narrow, size), items.shape[1]))[1]
     q,gone,ids = q.take(best),chance.gather(1, best) < 0,items.gather(1, best)

@@ -30,7 +30,7 @@ def _same_marks(a, b):
 # %% ../../nbs/learn/01_learned.ipynb #1ea40010
 class Learned:
     "What was worked out from a learner's tables and ratings; forgotten when they change"
-    makers = {} # Name to a function of the learner: what can be made when it is asked for
+    makers = {} # Name to a function of the learner, and what its result goes out of date with: what can be made when it is asked for
     def __init__(self,
         learn # The learner
     ):
@@ -39,10 +39,11 @@ class Learned:
 
     @classmethod
     def makes(cls,
-        name:str # What the function makes
+        name:str, # What the function makes
+        of:str='tables' # What it is made from: 'tables', and the ratings, or 'ratings' alone
     ): # A decorator of a function of the learner
         "Register a function that makes what is asked for by `name`"
-        def _register(f): cls.makers[name] = f; return f
+        def _register(f): cls.makers[name] = f,of; return f
         return _register
 
     @property
@@ -51,27 +52,29 @@ class Learned:
         dls = self.learn.dls
         return len(dls.train_ds) > 0 and len(dls.train_ds) == len(dls.seen[1])
 
-    def _marks(self): return weakref.ref(self.learn.dls.train_ds),table_marks(self.learn.model)
+    def _marks(self, of): return weakref.ref(self.learn.dls.train_ds),table_marks(self.learn.model) if of == 'tables' else None
 
     def __contains__(self,
         name:str # What is asked for
     ) -> bool:
         "Whether `name` is kept, and was made from the present tables and ratings"
         if name not in self._kept: return False
-        value,marks = self._kept[name]
+        value,of,marks = self._kept[name]
         if not self.complete: return True
-        if marks is None: self._kept[name] = value,self._marks() # it has just been loaded, with these tables
-        elif marks[0]() is not self.learn.dls.train_ds or not _same_marks(marks[1], table_marks(self.learn.model)):
-            del self._kept[name]
-            return False
-        return True
+        if marks is None: # it has just been loaded, with these tables
+            self.keep(name, value, of)
+            return True
+        now = marks[0]() is self.learn.dls.train_ds and (of == 'ratings' or _same_marks(marks[1], table_marks(self.learn.model)))
+        if not now: del self._kept[name]
+        return now
 
     def keep(self,
         name:str, # What it is called: 'posterior', 'choice', 'spread' ...
-        value # What was made from the present tables and ratings
+        value, # What was made from the present tables and ratings
+        of:str='tables' # What it was made from: 'tables', and the ratings, or 'ratings' alone
     ): # The same
-        "Keep something until the tables or the ratings change"
-        self._kept[name] = value,self._marks()
+        "Keep something until what it was made from changes"
+        self._kept[name] = value,of,self._marks(of)
         return value
 
     def get(self,
@@ -81,7 +84,8 @@ class Learned:
         "What was worked out, from the present tables"
         if name in self: return self._kept[name][0]
         if name not in self.makers: raise LookupError(f"{name}: nothing imported so far can work it out. import {room}, or: from fastcf.all import *.")
-        return self.keep(name, self.makers[name](self.learn))
+        make,of = self.makers[name]
+        return self.keep(name, make(self.learn), of)
 
     def serve(self,
         newcomers # A `ServesNewcomers`, or `None`
@@ -95,7 +99,7 @@ class Learned:
         "What `attach_prior` was given for one side"
         return None if self.newcomers is None else self.newcomers.priors.get(side)
 
-    def __getstate__(self): return {**self.__dict__, '_kept': {k: (v, None) for k,(v,_) in self._kept.items()}}
+    def __getstate__(self): return {**self.__dict__, '_kept': {k: (v, of, None) for k,(v,of,_) in self._kept.items()}}
 
 # %% ../../nbs/learn/01_learned.ipynb #1ea40019
 class ServesNewcomers:

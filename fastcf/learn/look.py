@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_types,label_points
+from ..core import check_side,check_types,label_points
 from .model import require
 from .learner import CFLearner
 
@@ -21,27 +21,27 @@ from .learner import CFLearner
 @torch.no_grad()
 @check_types
 def biases(self:CFLearner,
-    is_item:bool=True, # Of items, or of users
+    side:str='item', # Of which side, 'user' or 'item'
     min_ratings:int=1 # Leave out those with fewer training ratings
 ) -> pd.DataFrame: # id, title if there is one, bias, rating_count; highest bias first
     "The biases of one side"
-    c,side = self.dls.catalog,'item' if is_item else 'user'
-    vocab,values = getattr(c, side),require(self.model, 'biases', 'biases')(side)
+    c = self.dls.catalog
+    vocab,values = getattr(c, check_side(side)),require(self.model, 'biases', 'biases')(side)
     rows = np.arange(len(vocab))
     cols = {vocab.name: vocab.ids}
-    if is_item and (titles := c.titles(rows)) is not None: cols['title'] = titles
-    df = pd.DataFrame(cols | dict(bias=values.float().cpu().numpy(), rating_count=self.dls.counts(is_item).numpy()))
+    if side == 'item' and (titles := c.titles(rows)) is not None: cols['title'] = titles
+    df = pd.DataFrame(cols | dict(bias=values.float().cpu().numpy(), rating_count=self.dls.counts(side).numpy()))
     return df[df.rating_count >= max(1, min_ratings)].sort_values('bias', ascending=False, kind='stable', ignore_index=True)
 
 @patch
 @torch.no_grad()
 @check_types
 def factors(self:CFLearner,
-    is_item:bool=True # Of items, or of users
+    side:str='item' # Of which side, 'user' or 'item'
 ) -> pd.DataFrame: # One row an id, one column a factor
     "The factors of one side"
-    c,side = self.dls.catalog,'item' if is_item else 'user'
-    vocab,vectors = getattr(c, side),require(self.model, f'{side}_vectors', 'factors')()
+    c = self.dls.catalog
+    vocab,vectors = getattr(c, check_side(side)),require(self.model, f'{side}_vectors', 'factors')()
     return pd.DataFrame(vectors.float().cpu().numpy(), index=vocab.ids.rename(vocab.name))
 
 # %% ../../nbs/learn/04_look.ipynb #992e4d71

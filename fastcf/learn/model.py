@@ -29,7 +29,7 @@ def get_embeddings(
 # %% ../../nbs/learn/00_model.ipynb #37bbf441
 FASTAI_ATTRIBUTES = { # what a user of `fastai.collab` asks a model for, and where it is here
     'u_weight': '`user_weight`', 'i_weight': '`item_weight`', 'u_bias': '`user_bias`', 'i_bias': '`item_bias`',
-    'bias': '`learn.biases(is_item=True)`, a frame with ids and titles', 'weight': '`learn.factors(is_item=True)`, a frame, one row an id',
+    'bias': "`learn.biases('item')`, a frame with ids and titles", 'weight': "`learn.factors('item')`, a frame, one row an id",
     'n_factors': '`item_vectors().shape[1]`', 'n_users': '`len(dls.catalog.user)`', 'n_items': '`len(dls.catalog.item)`',
     'classes': '`dls.classes`', 'movie_factors': '`item_weight`', 'user_factors': '`user_weight`', 'movie_bias': '`item_bias`'}
 

@@ -14,20 +14,20 @@ import torch
 from fastcore.basics import patch
 from .model import score_pairs
 from .learner import CFLearner
-from ..core import check_choice
+from ..core import SIDES,check_choice,check_side
 from .pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 
 # %% ../../nbs/learn/03_predict.ipynb #7b902e41
 def rows_served(
     learn:CFLearner, # The learner
     ids, # Ids
-    is_item:bool, # Of items, or of users
+    side:str, # Of which side, 'user' or 'item'
     unknown:str='error' # What an id gives that the model can say nothing about: 'error' or 'nan' (a row of -1)
 ) -> np.ndarray: # Row numbers [n]
     "Rows that the model can score: those with training ratings, or all, where it serves rows without"
     serves = getattr(learn.model, 'serves_without_ratings', None)
-    if serves is None or not serves('item' if is_item else 'user'): return learn.dls.rows_with_ratings(ids, is_item, unknown)
-    vocab = learn.dls.catalog.item if is_item else learn.dls.catalog.user
+    if serves is None or not serves(check_side(side)): return learn.dls.rows_with_ratings(ids, side, unknown)
+    vocab = getattr(learn.dls.catalog, side)
     return vocab.rows(ids) if unknown == 'nan' else vocab.encode(ids)
 
 # %% ../../nbs/learn/03_predict.ipynb #4d8e7d8e
@@ -35,9 +35,9 @@ def _score_of_one(learn, user, item):
     "The score of one pair of ids with training ratings; `None` where it takes a frame to say it, or an error"
     if type(user) not in (int, str) or type(item) not in (int, str): return
     c,pair = learn.dls.catalog,[]
-    for id,vocab,is_item in ((user, c.user, False), (item, c.item, True)):
+    for id,vocab,side in ((user, c.user, 'user'), (item, c.item, 'item')):
         row = vocab.row(id)
-        if row < 0 or not learn.dls.counts(is_item)[row]: return
+        if row < 0 or not learn.dls.counts(side)[row]: return
         pair.append(torch.tensor([row]))
     return float(score_pairs(learn.model, *pair))
 
@@ -58,7 +58,7 @@ def predict(self:CFLearner,
     df,single = id_pairs((c.user.name, c.item.name), users, items)
     new = self.learned.newcomers # what serves ids without training ratings, if a prior is attached
     served = ['nan' if self.learned.prior(side) is not None else lenient for side in ('user', 'item')]
-    rows = [rows_served(self, df.iloc[:, j], j == 1, served[j]) for j in range(2)]
+    rows = [rows_served(self, df.iloc[:, j], SIDES[j], served[j]) for j in range(2)]
     ok = (rows[0] >= 0) & (rows[1] >= 0)
     preds,std = np.full((2, len(df)), np.nan, dtype='float32')
     known = [torch.as_tensor(r[ok]) for r in rows]

@@ -36,7 +36,7 @@ class RowDecay(Callback):
         means = getattr(learn, 'means', None) or means_of(dls)
         noisy = max(1., (means.damping[0] * means.damping[1])**.5 / STEADY)
         for side,start in zip(('user', 'item'), mean_biases(means, model.y_range)):
-            counts = dls.counts(side == 'item').clamp(min=1).double()
+            counts = dls.counts(side).clamp(min=1).double()
             more = ((USUAL / (counts * len(dls.train_ds))).sqrt() * noisy - 1).clamp(min=0).float()[:, None] * share # [rows, 1], in units of wd
             table,bias = getattr(model, f'{side}_weight').weight,getattr(model, f'{side}_bias').weight
             if len(table) != len(counts): continue # tables that have grown since

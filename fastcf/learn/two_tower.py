@@ -12,7 +12,7 @@ import torch
 from torch import LongTensor,Tensor,nn
 from ..core import check_range,check_share
 from ..data.features import MetadataEncoder
-from .model import get_embeddings
+from .model import EmbeddingDotBias,get_embeddings
 
 # %% ../../nbs/learn/07_two_tower.ipynb #c41b585f
 class Tower(nn.Module):
@@ -56,11 +56,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.user,self.item,self.y_range = user,item,check_range('y_range', y_range)
 
-    def link(self,
-        raw:Tensor # Sums of products and biases, any shape
-    ) -> Tensor: # Scores, of the same shape
-        "Squeeze raw scores into `y_range`"
-        return raw if self.y_range is None else torch.sigmoid(raw) * (self.y_range[1] - self.y_range[0]) + self.y_range[0]
+    link = EmbeddingDotBias.link
 
     def forward(self,
         users:LongTensor, # Row numbers of users [b]
@@ -114,7 +110,7 @@ def two_towers(
     def make(dls):
         c = dls.catalog
         if c.users is None and c.items is None: raise ValueError("two_towers: the loaders hold no metadata. Pass users= or items= to CFDataLoaders.from_df.")
-        towers = [Tower(_features(df, vocab), dls.counts(vocab is c.item) > 0, factor_count + 1, hidden, id_dropout)
+        towers = [Tower(_features(df, vocab), dls.counts('item' if vocab is c.item else 'user') > 0, factor_count + 1, hidden, id_dropout)
                   for df,vocab in ((c.users, c.user), (c.items, c.item))]
         mean = dls.train_ds.ratings.mean()
         if y_range is not None: mean = torch.logit(((mean - y_range[0]) / (y_range[1] - y_range[0])).clamp(.02, .98))

@@ -36,9 +36,9 @@ class Baseline:
     ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, score
         "The best items for some users"
         c,out = self.dls.catalog,(self.dls.counts() < max(1, min_ratings)).nonzero()[:, 0]
-        if users is None: users = c.user[np.flatnonzero(self.dls.counts(False).numpy())]
+        if users is None: users = c.user[np.flatnonzero(self.dls.counts('user').numpy())]
         users = [users] if pd.api.types.is_scalar(users) else list(users)
-        rows,tops = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error')),[]
+        rows,tops = torch.as_tensor(self.dls.rows_with_ratings(users, 'user', 'error')),[]
         for at in blocks_of(rows, len(c.item)):
             scores = self.scores(at).index_fill(1, out, -torch.inf)
             if exclude_seen: strike_seen(scores, at, self.dls.seen)

@@ -6,8 +6,8 @@ Docs: https://fastcf.github.io/fastcf/rank/choice.html.md"""
 
 # %% auto #0
 __all__ = ['FADES', 'choice_prior', 'choice_posterior', 'choice_step', 'ChoiceModel', 'log_odds', 'fit_choices', 'choice_groups',
-           'start_choices', 'half_sweep', 'sweep_choices', 'settle', 'Fade', 'fade_choices', 'choose_fade',
-           'choices_of_new', 'explain_choice']
+           'start_choices', 'half_sweep', 'sweep_choices', 'Fade', 'fade_choices', 'choose_fade', 'choices_of_new',
+           'explain_choice']
 
 # %% ../../nbs/rank/00_choice.ipynb #f543c2ec
 import math
@@ -15,7 +15,7 @@ from dataclasses import dataclass,replace
 import numpy as np
 import torch
 from torch import Tensor
-from ..core import check_count
+from ..core import check_count,check_side
 from ..bayes.posterior import Gaussian,cholesky,dots,group_ratings,posterior
 
 # %% ../../nbs/rank/00_choice.ipynb #08ff737d
@@ -202,13 +202,6 @@ def pair_loss(
     empty = model.unobserved * ((model.users.T @ model.users) * (model.items.T @ model.items)).sum() # of all pairs at once
     return float((miss + empty) / w.sum().clamp(min=1e-12))
 
-# %% ../../nbs/rank/00_choice.ipynb #5e771e02
-def settle(
-    scores:Tensor # From `scores`, any shape
-) -> Tensor: # Of the same shape
-    "Scores to five decimals, so that those which differ by rounding alone are equal"
-    return scores.round(decimals=5)
-
 # %% ../../nbs/rank/00_choice.ipynb #d6b9e1d8
 def scores_without(
     model:ChoiceModel, # The model
@@ -346,17 +339,17 @@ def choices_of_new(
     rows, # Row of each choice among the new ones, from 0 [n]
     cols, # Row number of what was chosen, on the other side [n]
     row_count:int, # New rows
-    is_item:bool=False, # Whether the new rows are items, chosen by users
+    side:str='user', # Side of the new rows: 'user', or 'item', chosen by users
     weights:Tensor|None=None, # Weight of each choice [n], by default 1
     times:Tensor|None=None, # Times of the choices of new users [n], where the model fades
     what:str='mean' # 'mean' [rows, k], or 'full', a `Gaussian` with precisions [rows, k, k]
 ): # As `what` says
     "What choices say of new users or items"
     rows,cols = (torch.as_tensor(o).long() for o in (rows, cols))
-    vectors = model.users if is_item else model.items
+    vectors = model.users if check_side(side) == 'item' else model.items
     if len(cols) and not 0 <= int(cols.min()) <= int(cols.max()) < len(vectors): raise IndexError(f"cols: expected rows from 0 to {len(vectors) - 1}, got {int(cols.min())} to {int(cols.max())}")
     weights = torch.ones(len(rows)) if weights is None else torch.as_tensor(weights).float()
-    if times is not None and model.fade is not None and not is_item: weights = weights * model.fade(rows, torch.as_tensor(times))
+    if times is not None and model.fade is not None and side == 'user': weights = weights * model.fade(rows, torch.as_tensor(times))
     return choice_posterior(group_ratings(rows, cols, row_count), vectors, weights, model.unobserved, model.penalty, what)
 
 def explain_choice(

@@ -43,7 +43,7 @@ def user_scores(
     if test is None: test = valid_frame(learn.dls)
     if liked is not None: test = test[test.iloc[:, 2] >= liked]
     users = pd.unique(test.iloc[:, 0])
-    users = users[learn.dls.rows_with_ratings(users, False, 'nan') >= 0]
+    users = users[learn.dls.rows_with_ratings(users, 'user', 'nan') >= 0]
     if not len(users): raise ValueError("test: none of its users has training rows, so there are no lists to measure")
     lists,test = learn.recommend(users, k, **kwargs),test[test.iloc[:, 0].isin(users)]
     return pd.DataFrame({name: f(lists, test, k, per_user=True) for name,f in map(_measure, [metrics] if callable(metrics) or isinstance(metrics, str) else metrics)})

@@ -89,19 +89,19 @@ def set_choice(self:CFLearner,
     c = self.dls.catalog
     if model is not None and (got := (len(model.users), len(model.items))) != (len(c.user), len(c.item)):
         raise ValueError(f"model: made for {got[0]:,} users and {got[1]:,} items, these loaders have {len(c.user):,} and {len(c.item):,}")
-    self._choice,self._choice_asked = model,asked and model is not None
+    self.learned.keep('choice', (model, asked), 'ratings')
     return self
 
 @patch(as_prop=True)
 def has_choice(self:CFLearner) -> bool:
     "Whether there is a choice model yet"
-    return getattr(self, '_choice', None) is not None
+    return 'choice' in self.learned and self.learned.get('choice')[0] is not None
 
 @patch(as_prop=True)
 def choice(self:CFLearner) -> ChoiceModel:
     "Who would choose what; where no `IALS` was fitted, it is learned now, from the same training rows, with the engine's defaults"
     if not self.has_choice: self.learn_choice()
-    return self._choice
+    return self.learned.get('choice')[0]
 
 @patch
 def learn_choice(self:CFLearner,
@@ -124,7 +124,7 @@ def choice_rows(self:CFLearner,
     user # A user's id
 ) -> tuple: # Row numbers of the items that the user chose in training, int64 [n], and what each counts [n]
     "The choices of one user"
-    t,row = self.dls.train_ds,int(self.dls.rows_with_ratings([user], False, 'error')[0])
+    t,row = self.dls.train_ds,int(self.dls.rows_with_ratings([user], 'user', 'error')[0])
     mine = (t.users == row).cpu()
     weights = choice_weights(t, self.choice.lowest)[mine]
     fade = self.choice.fade
@@ -139,7 +139,7 @@ def explain(self:CFLearner,
 ) -> pd.DataFrame: # item, title if there is one, effect (on the score of the choice), those that speak loudest for the item first
     "Which of a user's own choices speak for an item, and which against it"
     c,(cols,weights) = self.dls.catalog,self.choice_rows(user)
-    target = int(self.dls.rows_with_ratings([item], True, 'error')[0])
+    target = int(self.dls.rows_with_ratings([item], 'item', 'error')[0])
     effect = explain_choice(self.choice, cols, target, weights)
     order = torch.argsort(effect, descending=True, stable=True)[:check_count('k', k)].numpy()
     res = {c.item.name: c.item[cols.numpy()[order]]}

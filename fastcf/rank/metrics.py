@@ -249,7 +249,7 @@ class ListMetric(Metric):
         dls = self.learn.dls
         test = valid_frame(dls, self.liked)
         users = pd.unique(test.iloc[:, 0])
-        users = users[dls.rows_with_ratings(users, False, 'nan') >= 0][:self.max_users]
+        users = users[dls.rows_with_ratings(users, 'user', 'nan') >= 0][:self.max_users]
         return self.func(self.learn.recommend(users, self.k, **self.kwargs), test[test.iloc[:, 0].isin(users)], self.k) if len(users) else np.nan
 
 def valid_frame(

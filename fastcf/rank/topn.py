@@ -15,10 +15,9 @@ import torch
 from torch import Tensor,nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,listed,show_progress,stable_topk
+from ..core import check_choice,check_count,listed,settle,show_progress,stable_topk
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .choice import settle
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5c2aead3
@@ -39,7 +38,10 @@ def top_scores(
     values,at = stable_topk(scores.gather(1, cols), k)
     return values,cols.gather(1, at)
 
-def top_settled(scores, k):
+def top_settled(
+    scores, # Scores [b, n]
+    k # How many, fewer where n is less
+):
     "The highest scores of each row after `settle`, and their columns [b, k], which need not settle all of them"
     m = min(scores.shape[1], max(4 * k, 64))
     some,cols = top_scores(scores, m)
@@ -78,7 +80,7 @@ def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
     c,prior,out = learn.dls.catalog,learn.learned.prior('item'),learn.dls.counts() < max(1, min_ratings)
     ids = listed(items, 'items') if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
-    rows = learn.dls.rows_with_ratings(ids, True, 'error' if prior is None else 'nan')
+    rows = learn.dls.rows_with_ratings(ids, 'item', 'error' if prior is None else 'nan')
     if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
     if not (rows < 0).any(): return c,out
     new = pd.Index(ids, tupleize_cols=False)[rows < 0].unique()
@@ -90,7 +92,7 @@ RANK_BY = 'value','rating','chance'
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
-    own = getattr(learn.loss_func, 'ranks_items', False) and not getattr(learn, '_choice_asked', False) # trained to rank: the model's own order is what it was trained for
+    own = getattr(learn.loss_func, 'ranks_items', False) and not (learn.has_choice and learn.learned.get('choice')[1]) # trained to rank: the model's own order is what it was trained for
     can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
     if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
     if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
@@ -188,9 +190,9 @@ UNKNOWN = 'error','skip','nan','popular'
 def _who(learn, users, unknown):
     "Ids [b] and row numbers [b]; -1 where a user has no training ratings"
     check_choice('unknown', unknown, UNKNOWN)
-    if users is None: users = learn.dls.catalog.user[np.flatnonzero(learn.dls.counts(False).numpy())]
+    if users is None: users = learn.dls.catalog.user[np.flatnonzero(learn.dls.counts('user').numpy())]
     users = listed(users, 'users')
-    rows = learn.dls.rows_with_ratings(users, False, 'error' if unknown == 'error' and learn.learned.prior('user') is None else 'nan')
+    rows = learn.dls.rows_with_ratings(users, 'user', 'error' if unknown == 'error' and learn.learned.prior('user') is None else 'nan')
     return users,torch.as_tensor(rows)
 
 def _for_unknown(learn, ids, unknown, k, out, order):
@@ -201,7 +203,7 @@ def _for_unknown(learn, ids, unknown, k, out, order):
         return res.assign(**({} if c.titles(np.arange(1)) is None else dict(title=None)), **dict.fromkeys(names, np.nan))
     counts = learn.dls.counts().double().masked_fill(out[:len(c.item)], -torch.inf)
     best,cols = (o.expand(len(ids), -1) for o in top_scores(counts[None], k))
-    res = ranked_frame(c, c.user.name, ids, c.item.name, cols, dict(chance=best / max(1, int((learn.dls.counts(False) > 0).sum()))))
+    res = ranked_frame(c, c.user.name, ids, c.item.name, cols, dict(chance=best / max(1, int((learn.dls.counts('user') > 0).sum()))))
     return res.reindex(columns=[o for o in res if o != 'chance'] + names)
 
 # %% ../../nbs/rank/03_topn.ipynb #b0224f36
@@ -247,8 +249,8 @@ def similar_items(self:CFLearner,
 ) -> pd.DataFrame: # item, rank from 1, similar_item, title if there is one, similarity (cosine of the factors)
     "The items whose factors point the same way"
     items,k,c = listed(items, 'items'),check_count('k', k),self.dls.catalog
-    rows = torch.as_tensor(self.dls.rows_with_ratings(items, True, 'error'))
-    tops = _alike(_vectors(self, True), rows, k, self.dls.counts() < max(1, min_ratings))
+    rows = torch.as_tensor(self.dls.rows_with_ratings(items, 'item', 'error'))
+    tops = _alike(_vectors(self, 'item'), rows, k, self.dls.counts() < max(1, min_ratings))
     return ranked_frame(c, c.item.name, items, f'similar_{c.item.name}', *tops)
 
 @patch
@@ -260,14 +262,13 @@ def similar_users(self:CFLearner,
 ) -> pd.DataFrame: # user, rank from 1, similar_user, similarity (cosine of the factors)
     "The users whose factors point the same way"
     users,k,c = listed(users, 'users'),check_count('k', k),self.dls.catalog
-    rows = torch.as_tensor(self.dls.rows_with_ratings(users, False, 'error'))
-    cols,values = _alike(_vectors(self, False), rows, k, self.dls.counts(False) < max(1, min_ratings))
+    rows = torch.as_tensor(self.dls.rows_with_ratings(users, 'user', 'error'))
+    cols,values = _alike(_vectors(self, 'user'), rows, k, self.dls.counts('user') < max(1, min_ratings))
     return ranked_frame(replace(c, item=c.user, items=None), c.user.name, users, f'similar_{c.user.name}', cols, values)
 
-def _vectors(learn, is_item):
+def _vectors(learn, side):
     "The factors of one side: the model's, or those of the choice model where there are choices alone and `IALS` was fitted"
-    if learn.has_choice and not has_ratings(learn.dls.train_ds): return learn.choice.items if is_item else learn.choice.users
-    side = 'item' if is_item else 'user'
+    if learn.has_choice and not has_ratings(learn.dls.train_ds): return learn.choice.items if side == 'item' else learn.choice.users
     return require(learn.model, f'{side}_vectors', f'similar_{side}s')().detach()
 
 def _alike(vectors, rows, k, rare):

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import fastcf
 from fastcore.basics import ifnone,patch
+from ..core import SIDES
 from ..data.loaders import CFDataLoaders
 from ..data.vocab import Vocab
 from ..learn.model import evaluating,is_bilinear,score_pairs
@@ -55,9 +56,9 @@ def vocab_fingerprint(
     return res.hexdigest()
 
 # %% ../../nbs/serve/03_files.ipynb #8abd6383
-def _attached(learn, is_item, name):
+def _attached(learn, side, name):
     "What an attached prior says of the ids in its metadata, as tensors, those ids, and its noise"
-    p = learn.learned.prior('item' if is_item else 'user').ready()
+    p = learn.learned.prior(side).ready()
     v,parts = Vocab(p.df.index, name),[]
     first = p.prior.prior(p.df, v.ids[:1]).precision[0] if len(v) else p.prior.base.prior.precision
     for ids in np.split(np.arange(len(v)), range(4096, len(v), 4096)):
@@ -67,18 +68,18 @@ def _attached(learn, is_item, name):
     every = p.prior.base.prior
     return dict(attached_mean=mean, attached_times=times, attached_precision=first, every_mean=every.mean, every_precision=every.precision),v,p.prior.base.likelihood.noise
 
-def _side(learn, is_item):
+def _side(learn, side):
     "Tensors, ids and facts of one side"
-    c,key = learn.dls.catalog,'item' if is_item else 'user'
-    vocab,prior = c.item if is_item else c.user,row_prior(learn, key)
-    serves = getattr(learn.model, 'serves_without_ratings', lambda side: False)(key)
-    t = dict(vectors=table_vectors(learn.model)[is_item], counts=learn.dls.counts(is_item), prior_mean=prior.prior.mean, prior_precision=prior.prior.precision)
-    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None, serves=bool(serves)),{key: values_to_json(vocab.ids)}
-    if learn.learned.prior(key) is not None:
-        more,known,noise = _attached(learn, is_item, vocab.name)
-        t,ids = t | more,ids | {f'{key}_attached': values_to_json(known.ids)}
+    c = learn.dls.catalog
+    vocab,prior = getattr(c, side),row_prior(learn, side)
+    serves = getattr(learn.model, 'serves_without_ratings', lambda side: False)(side)
+    t = dict(vectors=table_vectors(learn.model)[side == 'item'], counts=learn.dls.counts(side), prior_mean=prior.prior.mean, prior_precision=prior.prior.precision)
+    info,ids = dict(name=str(vocab.name), count=len(vocab), noise=float(prior.likelihood.noise), attached=None, serves=bool(serves)),{side: values_to_json(vocab.ids)}
+    if learn.learned.prior(side) is not None:
+        more,known,noise = _attached(learn, side, vocab.name)
+        t,ids = t | more,ids | {f'{side}_attached': values_to_json(known.ids)}
         info['attached'] = dict(count=len(known), noise=float(noise))
-    return {f'{key}.{k}': v for k,v in t.items()},info,ids
+    return {f'{side}.{k}': v for k,v in t.items()},info,ids
 
 def _items(learn):
     "Metadata of items, those of an attached prior too"
@@ -201,7 +202,7 @@ def save_recommender(self:CFLearner,
 ) -> Path: # The folder
     "Write what `Recommender.load` opens"
     _check_model(self)
-    with evaluating(self.model): (user,u,user_ids),(item,i,item_ids) = (_side(self, j) for j in (False, True))
+    with evaluating(self.model): (user,u,user_ids),(item,i,item_ids) = (_side(self, o) for o in SIDES)
     _check_scores(self, user['user.vectors'], item['item.vectors'])
     metadata,(offsets,items) = _items(self),self.dls.seen
     ids = user_ids | item_ids | dict(items=None if metadata is None else frame_to_json(metadata), about=None, topics=None)

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import stable_topk
+from ..core import settle,stable_topk
 from ..bayes.posterior import link_slope
-from ..rank.choice import ChoiceModel,settle
+from ..rank.choice import ChoiceModel
 from .format import to_json
 
 # %% ../../nbs/serve/01_lists.ipynb #df53d622

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..core import UnknownIdError
+from ..core import SIDES,UnknownIdError,check_side,other_side
 from ..bayes.posterior import augment,group_ratings,link_slope,posterior,quadratic_form
 from .contents import Side
 from .lists import ranges
@@ -28,17 +28,17 @@ class Tables:
         y_range:tuple|None=None # Of the sigmoid; `None` for no sigmoid
     ): self.user,self.item,self.seen,self.y_range = user,item,seen,y_range
 
-    def side(self, is_item): return self.item if is_item else self.user
+    def side(self, side): return getattr(self, check_side(side))
 
 # %% ../../nbs/serve/01_pairs.ipynb #3112d932
 @patch
 def rows(self:Tables,
     ids, # Ids
-    is_item:bool, # Of items, or of users
+    side:str, # Of which side, 'user' or 'item'
     unknown:str='error' # What an id without training ratings gives: 'error' or 'nan' (a row of -1)
 ) -> np.ndarray: # Row numbers int64 [n]
     "Rows of `ids`; -1 (or an `UnknownIdError`) where the id is unknown or has no training rating"
-    s = self.side(is_item)
+    s = self.side(side)
     if isinstance(ids, list) and len(ids) == 1: # the usual question to a server
         try: row = s.vocab.ids.get_loc(ids[0])
         except (KeyError, TypeError): row = None
@@ -64,11 +64,11 @@ def seen_by(self:Tables) -> tuple:
 @patch
 def covariances(self:Tables,
     rows:Tensor, # Rows of one side, each once [n]
-    is_item:bool # Of items, or of users
+    side:str # Of which side, 'user' or 'item'
 ) -> Tensor: # [n, k, k]
     "How uncertain the vectors of some rows are"
-    own,other = self.side(is_item),self.side(not is_item)
-    offsets,cols = self.seen_by if is_item else self.seen
+    own,other = self.side(side),self.side(other_side(side))
+    offsets,cols = self.seen_by if side == 'item' else self.seen
     n = offsets[rows+1] - offsets[rows]
     cols,row = cols[ranges(offsets[rows], n)].long(),torch.repeat_interleave(torch.arange(len(rows)), n)
     design = augment(other.vectors[cols]) # [ratings, k]
@@ -81,11 +81,11 @@ def covariances(self:Tables,
 def vectors(self:Tables,
     ids, # Ids [n]
     rows:np.ndarray, # Their row numbers [n], -1 for new ones
-    is_item:bool, # Of items, or of users
+    side:str, # Of which side, 'user' or 'item'
     spread:bool=False # Whether covariances are wanted
 ) -> tuple: # Vectors [n, k], and covariances [n, k, k] or `None`
     "From the table or, where the row is -1, from what is attached"
-    s = self.side(is_item)
+    s = self.side(side)
     new = rows < 0
     mean = s.vectors[torch.as_tensor(rows).clamp(min=0)]
     cov = mean.new_zeros(len(rows), mean.shape[1], mean.shape[1]) if spread else None
@@ -93,7 +93,7 @@ def vectors(self:Tables,
         g,at = s.attached.serve(pd.Index(ids, tupleize_cols=False)[new]),torch.as_tensor(np.flatnonzero(new))
         mean[at] = g.mean
         if spread: cov[at] = g.cov()
-    if spread and not new.all(): cov[torch.as_tensor(np.flatnonzero(~new))] = self.covariances(torch.as_tensor(rows[~new]), is_item)
+    if spread and not new.all(): cov[torch.as_tensor(np.flatnonzero(~new))] = self.covariances(torch.as_tensor(rows[~new]), side)
     return mean,cov
 
 def _noise(self, rows):
@@ -113,7 +113,7 @@ def scores(self:Tables,
     parts,at = [],[]
     for j in range(2):
         code,ids = pd.factorize(df.iloc[:, j], use_na_sentinel=False)
-        parts.append(self.vectors(ids, rows[j][np.unique(code, return_index=True)[1]], bool(j), spread))
+        parts.append(self.vectors(ids, rows[j][np.unique(code, return_index=True)[1]], SIDES[j], spread))
         at.append(torch.as_tensor(code))
     u,v = (mean[o] for (mean,_),o in zip(parts, at))
     fit,slope = link_slope((u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1], self.y_range)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import RatingsError,check_choice,check_count,listed,stable_topk
+from ..core import SIDES,RatingsError,check_choice,check_count,listed,other_side,stable_topk
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
@@ -81,7 +81,7 @@ def predict(self:Recommender,
     check_interval(interval)
     df,single = id_pairs((self.user.vocab.name, self.item.vocab.name), users, items)
     sides,spread = (self.user, self.item),interval is not None or return_std
-    rows = [self.rows(df.iloc[:, j], bool(j), 'nan' if s.attached else lenient) for j,s in enumerate(sides)]
+    rows = [self.rows(df.iloc[:, j], SIDES[j], 'nan' if s.attached else lenient) for j,s in enumerate(sides)]
     ok = np.flatnonzero(np.all([(r >= 0) | (s.attached is not None) for r,s in zip(rows, sides)], 0))
     preds,std = np.full((2, len(df)), np.nan, 'float32')
     for at in np.split(ok, range(_PAIRS, len(ok), _PAIRS)) if len(ok) else ():
@@ -101,11 +101,11 @@ def candidates(self:Recommender,
     elif min_ratings in self._candidates: return self._candidates[min_ratings]
     elif s.attached and min_ratings < 1: ids = s.vocab.ids.append(s.attached.ids.ids.difference(s.vocab.ids, sort=False))
     else: ids = s.vocab.ids
-    rows = self.rows(ids, True, 'nan' if s.attached or items is None else 'error')
+    rows = self.rows(ids, 'item', 'nan' if s.attached or items is None else 'error')
     keep = (rows < 0) & (s.vocab.rows(ids) < 0) | (s.counts.numpy()[rows] >= least) & (rows >= 0) if items is None else np.full(len(ids), True)
     rows,ids = rows[keep],ids[keep]
     titles = self.all_titles[rows] if self.all_titles is not None and (rows >= 0).all() else self.titles(ids)
-    res = Candidates(rows, ids, self.vectors(ids, rows, True)[0], titles, self.seen, len(s.vocab), self.y_range, self.choice)
+    res = Candidates(rows, ids, self.vectors(ids, rows, 'item')[0], titles, self.seen, len(s.vocab), self.y_range, self.choice)
     if len(self._candidates) >= 8: self._candidates = {} # one a number of ratings that somebody asked for
     if items is None: self._candidates[min_ratings] = res
     return res
@@ -132,11 +132,11 @@ def lists(self:Recommender,
     if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {unknown!r}; 'popular' and 'nan' are for a learner alone")
     if users is None: users = self.user.vocab[np.flatnonzero(self.user.counts.numpy())]
     users,k,order,c,parts = listed(users),check_count('k', k),_order(self, rank_by),self.candidates(items, min_ratings),[]
-    rows = self.rows(users, False, 'nan' if self.user.attached or unknown == 'skip' else 'error')
+    rows = self.rows(users, 'user', 'nan' if self.user.attached or unknown == 'skip' else 'error')
     if unknown == 'skip' and not self.user.attached: users,rows = [u for u,r in zip(users, rows) if r >= 0],rows[rows >= 0]
     k = min(k, len(c))
     for at in blocks(len(rows), max(len(c), 128 * c.vectors.shape[1])) if k else ():
-        u = self.vectors([users[j] for j in at], rows[at], False)[0]
+        u = self.vectors([users[j] for j in at], rows[at], 'user')[0]
         parts.append(top_of(c, u, torch.as_tensor(rows[at]), k, order, exclude_seen))
     return Lists((self.user.vocab.name, self.item.vocab.name), users, c.ids, c.titles, *together(parts, k))
 
@@ -150,17 +150,17 @@ def recommend(self:Recommender,
     return self.lists(users, k, **kwargs).frame()
 
 # %% ../../nbs/serve/01_recommender.ipynb #503dca5f
-def _similar(self, ids, k, min_ratings, is_item):
+def _similar(self, ids, k, min_ratings, side):
     "The nearest of one side to some of it"
-    ids,k,s = listed(ids),check_count('k', k),self.side(is_item)
-    rows = torch.as_tensor(self.rows(ids, is_item))
+    ids,k,s = listed(ids),check_count('k', k),self.side(side)
+    rows = torch.as_tensor(self.rows(ids, side))
     unit,rare,parts = s.unit,s.counts < max(1, min_ratings),[]
     for at in blocks(len(rows), len(unit)):
         cos = (unit[rows[at]] @ unit.T).masked_fill(rare, -torch.inf)
         cos[torch.arange(len(at)), rows[at]] = -torch.inf
         best,cols = stable_topk(cos, min(k, len(unit)))
         parts.append((cols, dict(similarity=best)))
-    return Lists((s.vocab.name, f'similar_{s.vocab.name}'), ids, s.vocab.ids, self.all_titles if is_item else None, *together(parts, k))
+    return Lists((s.vocab.name, f'similar_{s.vocab.name}'), ids, s.vocab.ids, self.all_titles if side == 'item' else None, *together(parts, k))
 
 @patch
 @torch.no_grad()
@@ -170,7 +170,7 @@ def similar_lists(self:Recommender,
     min_ratings:int=1 # Leave out items with fewer training ratings
 ) -> Lists: # For `similar_items`, and for the server
     "The items whose factors point the same way, as arrays"
-    return _similar(self, items, k, min_ratings, True)
+    return _similar(self, items, k, min_ratings, 'item')
 
 @patch
 def similar_items(self:Recommender,
@@ -189,26 +189,26 @@ def similar_users(self:Recommender,
     min_ratings:int=1 # Leave out users with fewer training ratings
 ) -> pd.DataFrame: # user, rank from 1, similar_user, similarity (cosine of the factors)
     "The users whose factors point the same way"
-    return _similar(self, users, k, min_ratings, False).frame()
+    return _similar(self, users, k, min_ratings, 'user').frame()
 
 @patch
 def biases(self:Recommender,
-    is_item:bool=True, # Of items, or of users
+    side:str='item', # Of which side, 'user' or 'item'
     min_ratings:int=1 # Leave out those with fewer training ratings
 ) -> pd.DataFrame: # id, title if there is one, bias, rating_count; highest bias first
     "The biases of one side"
-    s = self.side(is_item)
+    s = self.side(side)
     cols = {s.vocab.name: s.vocab.ids}
-    if is_item and (titles := self.titles(s.vocab.ids)) is not None: cols['title'] = titles
+    if side == 'item' and (titles := self.titles(s.vocab.ids)) is not None: cols['title'] = titles
     df = pd.DataFrame(cols | dict(bias=s.offsets.numpy(), rating_count=s.counts.numpy()))
     return df[df.rating_count >= max(1, min_ratings)].sort_values('bias', ascending=False, ignore_index=True)
 
 @patch
 def factors(self:Recommender,
-    is_item:bool=True # Of items, or of users
+    side:str='item' # Of which side, 'user' or 'item'
 ) -> pd.DataFrame: # One row an id, one column a factor
     "The factors of one side"
-    s = self.side(is_item)
+    s = self.side(side)
     return pd.DataFrame(s.vectors[:, :-1].numpy(), index=s.vocab.ids.rename(s.vocab.name))
 
 # %% ../../nbs/serve/01_recommender.ipynb #6c7119d0
@@ -226,20 +226,20 @@ def load(cls:Recommender,
             if inode() == was or tries == 4: raise # else it was replaced while it was being read
 
 # %% ../../nbs/serve/01_recommender.ipynb #8af36735
-def _plain_ratings(self, ratings, is_item):
+def _plain_ratings(self, ratings, side):
     "As `_new_ratings`, of a dictionary of known ids and numbers on the scale; `None` for whatever needs a closer look, which takes ten times as long"
-    values,(lo, hi),s = list(ratings.values()),self.limits,self.side(not is_item)
+    values,(lo, hi),s = list(ratings.values()),self.limits,self.side(other_side(side))
     if not values or not all(type(v) in (int, float) and lo <= v <= hi for v in values): return
     cols = s.vocab.rows(list(ratings))
     if (cols < 0).any() or not (s.serves or s.counts.numpy()[cols].all()): return
-    return Vocab(['new'], self.side(is_item).vocab.name),np.zeros(len(cols), 'int64'),cols,np.array(values, 'float32')
+    return Vocab(['new'], self.side(side).vocab.name),np.zeros(len(cols), 'int64'),cols,np.array(values, 'float32')
 
-def _new_ratings(self, ratings, is_item=False, unknown='error'):
+def _new_ratings(self, ratings, side='user', unknown='error'):
     "Ids of the new rows, and row, column and value of each rating, checked"
     if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
-    if isinstance(ratings, dict) and (res := _plain_ratings(self, ratings, is_item)) is not None: return res
+    if isinstance(ratings, dict) and (res := _plain_ratings(self, ratings, side)) is not None: return res
     names = [self.user.vocab.name, self.item.vocab.name, self.info['rating_name']]
-    own,other = names[is_item],names[1-is_item]
+    own,other = (self.side(o).vocab.name for o in (side, other_side(side)))
     if isinstance(ratings, (dict, pd.Series)):
         ratings = pd.DataFrame({own: 'new', other: pd.Series(list(ratings.keys()), dtype=object).infer_objects(), names[2]: list(ratings.values() if isinstance(ratings, dict) else ratings.values)})
     if not isinstance(ratings, pd.DataFrame): raise TypeError(f"ratings: expected a frame of {', '.join(names)}, or a dictionary of {other}: rating for one new {own}, got {type(ratings).__name__}.")
@@ -253,21 +253,21 @@ def _new_ratings(self, ratings, is_item=False, unknown='error'):
     if not faults and (twice := ratings.duplicated(names[:2], keep=False)).any():
         faults.append(describe_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", twice))
     if faults: raise RatingsError(faults)
-    mine,theirs = (i, u) if is_item else (u, i)
-    cols = self.rows(theirs, not is_item, 'nan' if unknown == 'drop' else 'error')
+    mine,theirs = (i, u) if side == 'item' else (u, i)
+    cols = self.rows(theirs, other_side(side), 'nan' if unknown == 'drop' else 'error')
     if not (cols >= 0).any(): raise RatingsError([describe_fault(other, f"none of these ratings is of a known {other}", "Pass ratings of ids that have training ratings")])
     mine,values,cols = mine[cols >= 0],values[cols >= 0],cols[cols >= 0]
     ids = Vocab(mine, own)
     return ids,ids.rows(mine),cols,values.to_numpy('float32')
 
-def _fold(self, ratings, is_item, prior, unknown):
+def _fold(self, ratings, side, prior, unknown):
     "New rows of one side, from their ratings"
-    ids,*rated = _new_ratings(self, ratings, is_item, unknown)
-    own,other = self.side(is_item),self.side(not is_item)
+    ids,*rated = _new_ratings(self, ratings, side, unknown)
+    own,other = self.side(side),self.side(other_side(side))
     before,noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
     like = RowLikelihood(other.design, other.offsets, noise, self.y_range)
     if prior is not None: before,like = prior.prior,prior.likelihood
-    labels = Labels(ids, other.vocab, 'item' if is_item else 'user', other.counts, None if is_item else self.all_titles, partial(_new_ratings, self, is_item=is_item))
+    labels = Labels(ids, other.vocab, side, other.counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side))
     return Belief(before, like, labels, rated)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7
@@ -279,7 +279,7 @@ def fold_in(self:Recommender,
     unknown:str='error' # What ratings of items without training ratings do: 'error', or 'drop' to leave them out
 ) -> Belief: # Predicts, recommends, explains, and can be updated
     "Vectors for users who were not there in training, from their ratings"
-    return _fold(self, ratings, False, prior, unknown)
+    return _fold(self, ratings, 'user', prior, unknown)
 
 @patch
 @torch.no_grad()
@@ -289,4 +289,4 @@ def fold_in_items(self:Recommender,
     unknown:str='error' # What ratings by users without training ratings do: 'error', or 'drop' to leave them out
 ) -> Belief: # Predicts, recommends, explains, and can be updated
     "Vectors for items that were not there in training, from their ratings"
-    return _fold(self, ratings, True, prior, unknown)
+    return _fold(self, ratings, 'item', prior, unknown)

@@ -288,7 +288,7 @@ def overfitted():
     dls = CFDataLoaders.from_df(df[~cold], seed=0, valid_pct=.1, bs=128, device='cpu')
     learn = cf_learner(dls, 20, seed=0, wd=0.)
     with learn.no_bar(), learn.no_logging(): learn.fit(20, 1e-2)
-    return learn,df[cold & df.user.isin(dls.catalog.user[(dls.counts(False) > 0).numpy()])].sample(frac=1, random_state=0)
+    return learn,df[cold & df.user.isin(dls.catalog.user[(dls.counts('user') > 0).numpy()])].sample(frac=1, random_state=0)
 
 def test_noise_is_what_validation_ratings_show(overfitted):
     "The ratings were made with a noise of .64, rounded; by the training ratings alone it is a fifth of that"

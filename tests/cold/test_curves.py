@@ -18,7 +18,7 @@ def test_errors_by_count_against_a_loop(town, by):
     c,v = d.catalog,d.valid_ds
     df = pd.DataFrame(dict(user=c.user[v.users.numpy()], item=c.item[v.items.numpy()], rating=v.ratings.numpy()))
     p = learn.predict(df, interval=.9)
-    n = np.array([d.counts(by == 'item')[r] for r in (v.items if by == 'item' else v.users)])
+    n = np.array([d.counts(by)[r] for r in (v.items if by == 'item' else v.users)])
     assert got.rows.sum() == len(v) and set(got.rating_count) <= {'0 to 19', '20 to 34', '35 or more'}
     for o in got.itertuples():
         lo,hi = {'0 to 19': (0, 20), '20 to 34': (20, 35), '35 or more': (35, 10**9)}[o.rating_count]

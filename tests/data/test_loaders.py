@@ -195,7 +195,7 @@ def test_seen_and_counts_against_a_plain_version(sim):
     t,(offsets,items) = dls.train_ds,dls.seen
     for u in range(len(dls.classes['user'])): assert sorted(items[offsets[u]:offsets[u+1]].tolist()) == sorted(t.items[t.users == u].tolist())
     assert dls.counts().tolist() == [int((t.items == i).sum()) for i in range(len(dls.classes['item']))]
-    assert dls.counts(is_item=False).tolist() == [int((t.users == u).sum()) for u in range(len(dls.classes['user']))]
+    assert dls.counts('user').tolist() == [int((t.users == u).sum()) for u in range(len(dls.classes['user']))]
 
 def test_loaders_that_share_a_catalog_count_their_own_rows(sim):
     dls = CFDataLoaders.from_df(sim, seed=1)
@@ -203,21 +203,21 @@ def test_loaders_that_share_a_catalog_count_their_own_rows(sim):
     half = RatingsTable(t.users[:300], t.items[:300], t.ratings[:300], t.catalog)
     dls.counts()
     other = CFDataLoaders(dls.train.new(half), dls.valid)
-    assert other.counts().sum() == other.counts(False).sum() == len(other.seen[1]) == 300 and dls.counts().sum() == len(t)
+    assert other.counts().sum() == other.counts('user').sum() == len(other.seen[1]) == 300 and dls.counts().sum() == len(t)
     assert not [o for o in vars(t.catalog) if o.startswith('_')]
     dls.loaders[0] = dls.train.new(half) # other training rows, other counts
     assert torch.equal(dls.counts(), other.counts())
 
 def test_who_rated_what_is_worked_out_once(sim):
     dls = CFDataLoaders.from_df(sim, seed=1)
-    assert all(a is b for a,b in ((dls.seen, dls.seen), (dls.counts(), dls.counts()), (dls.counts(False), dls.counts(False)), (dls.histories.by_item, dls.histories.by_item)))
+    assert all(a is b for a,b in ((dls.seen, dls.seen), (dls.counts(), dls.counts()), (dls.counts('user'), dls.counts('user')), (dls.histories.by_item, dls.histories.by_item)))
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=30))
 def test_histories_against_a_plain_version(pairs):
     users,items = np.array(pairs, dtype=int).reshape(-1, 2).T
     for h in (h := RatingHistories(users, items, 5, 7), pickle.loads(pickle.dumps(h))):
-        assert h.counts().tolist() == [int((items == i).sum()) for i in range(7)] and h.counts(False).tolist() == [int((users == u).sum()) for u in range(5)]
+        assert h.counts().tolist() == [int((items == i).sum()) for i in range(7)] and h.counts('user').tolist() == [int((users == u).sum()) for u in range(5)]
         (at,of_users),(to,of_items) = h.by_user,h.by_item
         for u in range(5): assert of_users[at[u]:at[u+1]].tolist() == items[users == u].tolist()
         for i in range(7): assert of_items[to[i]:to[i+1]].tolist() == sorted(users[items == i].tolist())
@@ -225,7 +225,7 @@ def test_histories_against_a_plain_version(pairs):
 
 def test_cold_users_have_rows_but_no_ratings(sim):
     dls = CFDataLoaders.from_df(sim, splitter=ColdUserSplitter(0.2, seed=1))
-    cold = (dls.counts(is_item=False) == 0).nonzero().squeeze(1)
+    cold = (dls.counts('user') == 0).nonzero().squeeze(1)
     assert len(cold) == int(0.2 * sim.user.nunique()) and set(dls.valid_ds.users.tolist()) == set(cold.tolist())
 
 def test_test_dl(sim):

@@ -266,7 +266,7 @@ def test_an_id_that_is_only_in_validation_is_unknown(sim):
     l = quiet(cf_learner(CFDataLoaders.from_df(sim, splitter=ColdUserSplitter(0.2, seed=1), device='cpu'), 5, (0.5, 5.5)))
     l.fit(1)
     c = l.dls.catalog.user
-    cold,warm = (c[(l.dls.counts(is_item=False).numpy() == 0) == o] for o in (True, False))
+    cold,warm = (c[(l.dls.counts('user').numpy() == 0) == o] for o in (True, False))
     for f in (lambda: l.predict(cold[0], 1), lambda: l.recommend(cold[0])):
         with pytest.raises(UnknownIdError, match='validation rows only'): f()
     assert l.predict([cold[0], warm[0]], [1, 1], unknown='nan').prediction.isna().tolist() == [True, False]
@@ -307,7 +307,7 @@ def test_recommend_in_blocks_is_the_same(learn, monkeypatch):
 
 def test_recommend_gives_what_there_is(learn):
     got = learn.recommend(3, 1000, rank_by='rating')
-    n = int((learn.dls.counts() > 0).sum()) - int(learn.dls.counts(is_item=False)[learn.dls.classes['user'].encode([3])[0]])
+    n = int((learn.dls.counts() > 0).sum()) - int(learn.dls.counts('user')[learn.dls.classes['user'].encode([3])[0]])
     assert len(got) == n and got.prediction.is_monotonic_decreasing and len(learn.recommend([], 3)) == 0
 
 @pytest.mark.parametrize('k', [0, -1, 2.5, 'x'])
@@ -328,7 +328,7 @@ def test_tables_by_id(learn):
     assert b.bias.is_monotonic_decreasing and list(b) == ['item', 'title', 'bias', 'rating_count'] and f.shape == (len(learn.dls.classes['item']), 5)
     row = learn.dls.classes['item'].encode([7])[0]
     assert b.set_index('item').bias[7] == pytest.approx(learn.model.item_bias.weight[row].item()) and f.loc[7].tolist() == pytest.approx(learn.model.item_weight.weight[row].tolist())
-    assert list(learn.biases(is_item=False)) == ['user', 'bias', 'rating_count'] and learn.factors(is_item=False).index.name == 'user'
+    assert list(learn.biases('user')) == ['user', 'bias', 'rating_count'] and learn.factors('user').index.name == 'user'
 
 def test_plot_map(learn):
     ax = learn.plot_map(n=20)
@@ -380,7 +380,7 @@ def test_ids_nobody_knows_are_an_error_nan_or_left_out(dls):
     from fastcf.bayes.intervals import Posterior
     import fastcf.bayes.engines
     l = quiet(cf_learner(dls, 4, seed=0))
-    u,i = dls.catalog.user[int(dls.counts(False).argmax())],dls.catalog.item[int(dls.counts().argmax())]
+    u,i = dls.catalog.user[int(dls.counts('user').argmax())],dls.catalog.item[int(dls.counts().argmax())]
     pairs = pd.DataFrame(dict(user=[u, -7, u], item=[i, i, -8]), index=list('abc'))
     with l.no_bar(), l.no_logging(): posterior = l.sample_posterior(2, 1, seed=0)
     for predict in (l.predict, posterior.predict):
@@ -399,7 +399,7 @@ def test_interactions_are_learned_by_a_loss_that_ranks(sim):
     l.fit(3, 1e-2)
     first,last = l.recorder.values[0],l.recorder.values[-1]
     assert last[0] < first[0] - .01
-    u = dls.catalog.user[int(dls.counts(False).argmax())]
+    u = dls.catalog.user[int(dls.counts('user').argmax())]
     by_model = l.recommend(u, 5)
     assert list(by_model.columns)[-1] == 'prediction' and len(by_model) == 5 and l.choice is not None
     assert l.recommend(u, 5).equals(by_model) # a choice model that was only looked at changes nothing

@@ -87,7 +87,7 @@ def test_settings_that_are_none(kw):
 @pytest.mark.parametrize('k', [1, 3, 100])
 def test_lists_against_a_loop(learn, order, k):
     c,d = learn.choice,learn.dls
-    users = [int(o) for o in d.catalog.user[np.flatnonzero(d.counts(False).numpy())][:15]]
+    users = [int(o) for o in d.catalog.user[np.flatnonzero(d.counts('user').numpy())][:15]]
     got = learn.recommend(users, k, rank_by=order)
     for u in users:
         row = int(d.catalog.user.rows([u])[0])
@@ -117,7 +117,7 @@ def test_lists_by_value_where_only_the_likeliest_are_weighed():
     items[:, 0],items[:, 1] = torch.rand(n, generator=g),torch.where(torch.arange(n) < 90, .5, -3.) # ... few above 0
     l.set_choice(replace(c, users=users, items=items))
     with torch.no_grad(): l.model.item_bias.weight.copy_(torch.randn(n, 1, generator=g) * 2)
-    ids = list(l.dls.catalog.user.ids[l.dls.counts(False).numpy() > 0])
+    ids = list(l.dls.catalog.user.ids[l.dls.counts('user').numpy() > 0])
     got,few = l.recommend(ids, 5),0
     for u in ids:
         row = int(l.dls.catalog.user.rows([u])[0])
@@ -135,7 +135,7 @@ def test_lists_by_value_where_only_the_likeliest_are_weighed():
 def test_few_items_and_everybody(learn):
     assert len(learn.recommend(3, 10, items=[1, 2, 3], exclude_seen=False)) <= 3
     everyone = learn.recommend(k=2)
-    assert everyone.user.nunique() == int((learn.dls.counts(False) > 0).sum())
+    assert everyone.user.nunique() == int((learn.dls.counts('user') > 0).sum())
     assert learn.recommend(['nobody', 3], 2, unknown='skip').user.tolist() == [3, 3]
     assert learn.recommend([-7, 3], 2, unknown='nan').item.isna().tolist() == [True, False, False]
     assert learn.recommend([-7, 3], 2, unknown='popular').user.tolist() == [-7, -7, 3, 3]

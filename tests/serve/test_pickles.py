@@ -33,7 +33,7 @@ WORKS = dict(predict=lambda l, u, i: l.predict(u, i), interval=lambda l, u, i: l
 @pytest.mark.parametrize('ask', WORKS.values(), ids=WORKS)
 def test_a_loaded_learner_answers_as_before(both, ask):
     a,b = both
-    u,i = (v[int(a.dls.counts(j).argmax())] for j,v in enumerate((a.dls.catalog.user, a.dls.catalog.item)))
+    u,i = (v[int(a.dls.counts(j).argmax())] for j,v in zip(('user', 'item'), (a.dls.catalog.user, a.dls.catalog.item)))
     x,y = ask(a, u, i),ask(b, u, i)
     if isinstance(x, float): assert x == pytest.approx(y, abs=1e-6)
     else: pd.testing.assert_frame_equal(x, y)

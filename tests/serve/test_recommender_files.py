@@ -48,7 +48,7 @@ def alike(a, b): pd.testing.assert_frame_equal(a, b, rtol=1e-5, atol=1e-5, check
 def answers(o, learn):
     "What both say to the same questions"
     c = learn.dls.catalog
-    rated = [learn.dls.counts(j).nonzero()[:, 0].numpy() for j in (False, True)]
+    rated = [learn.dls.counts(j).nonzero()[:, 0].numpy() for j in ('user', 'item')]
     users,items = (list(v[r[:9]]) for v,r in zip((c.user, c.item), rated))
     new = dict(zip(items[:4], (5, 4, 1, 3)))
     first = o.fold_in(new)
@@ -62,7 +62,7 @@ def answers(o, learn):
     yield o.similar_items(items[:3], 4)
     yield o.similar_users(users[:3], 4)
     yield o.biases()
-    yield o.biases(False, 3)
+    yield o.biases('user', 3)
     yield o.factors()
     yield o.fold_in({}).recommend(4)
     yield first.predict(interval=.9, return_std=True)
@@ -78,7 +78,7 @@ def test_says_what_the_learner_says(tmp_path, y_range):
     learn = make(y_range)
     r = Recommender.load(learn.save_recommender(tmp_path/'r'))
     for a,b in zip(answers(r, learn), answers(learn, learn), strict=True): alike(a, b)
-    top,c = r.recommend([int(u) for u in learn.dls.catalog.user[learn.dls.counts(False).numpy() > 0][:3]], 4),learn.choice
+    top,c = r.recommend([int(u) for u in learn.dls.catalog.user[learn.dls.counts('user').numpy() > 0][:3]], 4),learn.choice
     rows = [torch.as_tensor(v.rows(list(top[v.name]))) for v in (learn.dls.catalog.user, learn.dls.catalog.item)]
     score,(low, high) = (c.users[rows[0]] * c.items[rows[1]]).sum(1).numpy(),c.rating_range
     bottom = low - (high - low) / 8
@@ -258,7 +258,7 @@ def test_explains_by_leaving_ratings_out(saved):
     (lambda r: r.predict([1, 2], [1, 2, 3]), ValueError, '2 users and 3 items'), (lambda r: r.predict(1, 1, interval=2), ValueError, 'interval: expected a share'),
     (lambda r: r.predict(1, 1, unknown='x'), ValueError, 'unknown'), (lambda r: r.recommend(1, 0), ValueError, 'k: expected'), (lambda r: r.fold_in({1: 9}), RatingsError, 'rating'),
     (lambda r: r.fold_in({1: float('nan')}), RatingsError, 'rating'), (lambda r: r.fold_in([1]), TypeError, 'ratings: expected a frame'), (lambda r: r.fold_in({'x': 1}), UnknownIdError, 'text'),
-    (lambda r: r.predict(pd.DataFrame({'user': [1]})), ValueError, 'has the columns')])
+    (lambda r: r.predict(pd.DataFrame({'user': [1]})), ValueError, "no column 'item'")])
 def test_questions_that_cannot_be_answered(saved, ask, error, words):
     r = Recommender.load(saved)
     with pytest.raises(error, match=words): ask(r)
@@ -352,7 +352,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path, learn):
 def test_a_disk_that_is_full_leaves_what_was_there(folder, learn, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    monkeypatch.setattr(fmt, '_sync', full)
+    monkeypatch.setattr(fmt.os, 'fsync', full)
     with pytest.raises(OSError, match='No space left'): learn.save_recommender(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and list(folder.parent.iterdir()) == [folder]
 

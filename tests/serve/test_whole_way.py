@@ -52,7 +52,7 @@ def whole_way(df, path, seed):
     except Exception as e: assert said(e), repr(e); return 'refused by the loaders'
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
     pd.testing.assert_frame_equal(df, before)
-    u,i = (v[int(dls.counts(j).argmax())] for j,v in enumerate((dls.catalog.user, dls.catalog.item)))
+    u,i = (v[int(dls.counts(j).argmax())] for j,v in zip(('user', 'item'), (dls.catalog.user, dls.catalog.item)))
     preds,best = learn.predict([u], [i]),learn.recommend([u], 3)
     if not all(p.isfinite().all() for p in learn.model.parameters()): # ratings of 1e38 overflow in training
         with pytest.raises(ValueError, match='not finite'): learn.save_recommender(path/'r')
@@ -101,7 +101,7 @@ def test_text_is_text(tmp_path, text):
     except (RatingsError, ValueError) as e: assert said(e), repr(e); return
     learn = cf_learner(dls, factor_count=2, seed=0, cbs=EmbeddingStats(to=str(tmp_path/'stats.csv')))
     with learn.no_bar(), learn.no_logging(), warnings.catch_warnings(): warnings.simplefilter('ignore'); learn.fit(1)
-    user = dls.catalog.user[int(dls.counts(False).argmax())]
+    user = dls.catalog.user[int(dls.counts('user').argmax())]
     best = learn.recommend(user, 3)
     assert best.title.tolist() == [text] * len(best)
     assert '<script>' not in best.to_html() and repr(best) and pd.read_csv(tmp_path/'stats.csv', encoding_errors='surrogatepass').shape[0] > 0

@@ -510,7 +510,7 @@ def test_row_counts(learn):
     c = RowCounts()
     learn.dls.train.drop_last = False
     learn.fit(2, cbs=c)
-    assert torch.equal(c.counts['item_weight'], 2 * learn.dls.counts()) and torch.equal(c.counts['user_bias'], 2 * learn.dls.counts(False))
+    assert torch.equal(c.counts['item_weight'], 2 * learn.dls.counts()) and torch.equal(c.counts['user_bias'], 2 * learn.dls.counts('user'))
     assert not learn.model.item_weight._forward_hooks
     learn.validate(); learn.lr_find(show_plot=False, num_it=5)
     assert c.counts['item_weight'].sum() == 2 * len(learn.dls.train_ds)

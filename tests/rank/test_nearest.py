@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
-from fastcf.rank.index import ItemIndex
+from fastcf.rank.nearest import ItemIndex
 
 @pytest.fixture(scope='module')
 def learn():
@@ -21,7 +21,7 @@ def test_without_the_library_the_extra_is_named(learn, monkeypatch):
 def test_lists_are_nearly_the_exact_ones(learn, by):
     pytest.importorskip('usearch', reason="the extra `index` is not installed")
     index = ItemIndex(learn, by)
-    users = list(learn.dls.catalog.user.ids[learn.dls.counts(False).numpy() > 0])
+    users = list(learn.dls.catalog.user.ids[learn.dls.counts('user').numpy() > 0])
     got,exact = index.recommend(users, 5),learn.recommend(users, 5, rank_by=by)
     assert list(got.columns) == list(exact.columns) and index.recall(users, 5) > .9
     both = got.merge(exact, on=['user', 'item'])
