@@ -63,7 +63,12 @@ def differences(old, new, rtol=.01, atol=.01):
     off = [(x, y) for x,y in zip(nums, nums2) if abs(x - y) > atol + rtol * abs(x)]
     if len(off) > max(0, len(nums) // 10): return f'{len(off)} of {len(nums)} numbers are off, such as {off[:5]} (stored, now)'
 
-def marks(name): return [pytest.mark.xdist_group(name), *([pytest.mark.slow] if name.startswith('tutorials/') else [])] # a tutorial trains for the sake of its figures
+LONG = """scale/03_distributed bayes/07_growth interview/03_simulate cold/00_regression cold/02_proxies index watch/05_embedding_stats learn/05_lr_finder watch/01_tables bayes/02_foldin cold/04_curves
+    interview/02_interview cold/03_attach rank/06_evaluate bayes/03_laplace rank/03_topn interview/00_questions learn/04_look rank/08_rerank cold/01_metadata_prior rank/09_nearest""".split() # a quarter of the notebooks, half of the time
+
+def is_slow(name): return name.startswith('tutorials/') or name.removesuffix('.ipynb') in LONG # a tutorial trains for the sake of its figures
+
+def marks(name): return [pytest.mark.xdist_group(name), *([pytest.mark.slow] if is_slow(name) else [])]
 
 @pytest.mark.parametrize('name', [pytest.param(n, marks=marks(n)) for n in NAMES])
 def test_runs_as_stored(name):
@@ -108,3 +113,5 @@ def test_every_public_name_has_an_example_that_runs():
 def test_no_widget_state_is_stored():
     "It is hundreds of kilobytes that nothing shows"
     assert not [n for n in NAMES if 'widgets' in nbformat.read(NBS/n, 4).metadata]
+
+def test_what_is_left_out_of_the_fast_tests_exists(): assert {f'{n}.ipynb' for n in LONG} <= set(NAMES)
