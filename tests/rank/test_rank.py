@@ -5,7 +5,8 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
-from fastcf.rank.choice import ChoiceModel, fit_choices, settle
+from fastcf.core import settle
+from fastcf.rank.choice import ChoiceModel, fit_choices
 from fastcf.rank.topn import top_scores
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform

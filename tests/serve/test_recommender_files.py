@@ -312,7 +312,7 @@ def test_the_card_is_text_whatever_the_names_are(tmp_path):
     assert '<' not in re.sub(r'\\.', '', card.split('## Use')[0]) and '\n# b' not in card and '\n## z' not in card and '\x00' not in card
     assert Recommender.load(tmp_path/'r').item.vocab.name == '<script>x</script> | `a`\n# b'
 
-@pytest.mark.parametrize('o', [1, -2**70, 'a\ud800\u202e\x00', True, None, 1.5, -0.0, float('inf'), float('-inf'), (1, ('a', None)), [1, (2,)], {1, 2}, frozenset('ab'), b'\x00\xff', uuid.UUID(int=5),
+@pytest.mark.parametrize('o', [1, -2**70, 'a\ud800\u202e\x00', True, None, 1.5, -0.0, float('inf'), float('-inf'), (1, ('a', None)), [1, (2,)], {1, 2}, frozenset((3, 4)), b'\x00\xff', uuid.UUID(int=5),
                                pd.Timestamp('2026-01-02 03:04:05.678901234', tz='Europe/Berlin'), pd.Timedelta('1 days 00:00:00.000000005'), __import__('datetime').date(1, 2, 3), __import__('decimal').Decimal('1.10')], ids=repr)
 def test_values_come_back(o):
     back = from_json(json.loads(json.dumps(to_json(o))))
