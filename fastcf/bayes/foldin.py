@@ -133,6 +133,19 @@ def estimate_noise(
                       stacklevel=3)
     return float(noise) if seen is None else max(float(noise), seen)
 
+def _user_prior(learn): return estimate_prior(learn, 'user')
+
+@Learned.makes('item_prior')
+def _item_prior(learn): return estimate_prior(learn, 'item')
+
+@Learned.makes('rating_limits')
+def _rating_limits(learn):
+    "Lowest and highest rating there can be: those of `y_range`, else of the training rows"
+    if y_range_of(learn) is not None: return y_range_of(learn)
+    r = learn.dls.train_ds.ratings
+    return float(r.min()),float(r.max())
+
+# %% ../../nbs/bayes/02_foldin.ipynb #2cab36d3
 def estimate_prior(
     learn:CFLearner, # A fitted learner
     side:str='user', # Prior of new rows of which side, 'user' or 'item'
@@ -151,17 +164,6 @@ def estimate_prior(
     return Belief(gaussian_of(post.mean, cov.mean(0)), likelihood)
 
 @Learned.makes('user_prior')
-def _user_prior(learn): return estimate_prior(learn, 'user')
-
-@Learned.makes('item_prior')
-def _item_prior(learn): return estimate_prior(learn, 'item')
-
-@Learned.makes('rating_limits')
-def _rating_limits(learn):
-    "Lowest and highest rating there can be: those of `y_range`, else of the training rows"
-    if y_range_of(learn) is not None: return y_range_of(learn)
-    r = learn.dls.train_ds.ratings
-    return float(r.min()),float(r.max())
 
 # %% ../../nbs/bayes/02_foldin.ipynb #1e729100
 def sides_of(
