@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 import fastcf.all # every method of a learner
 from fastcf.serve import app as serving
 from fastcf.serve.app import FIELDS, MOST, answer, make_app, main, openapi, records
+from fastcf.bayes.engines import ALS
 from fastcf.serve.recommender import Recommender
 from test_recommender_files import make, rich, rich_saved
 from test_site import FLAGS, _needed, axe, chromium
@@ -15,6 +16,7 @@ EVIL = ['<script>alert(1)</script>', '<img src=x onerror="alert(2)">', '=cmd()|x
 @pytest.fixture(scope='module')
 def learn():
     learn = make()
+    with learn.no_bar(), learn.no_logging(): learn.fit(6, cbs=ALS(3.)) # sure enough of tastes for an answer to move a list
     learn.dls.catalog.items['title'] = [EVIL[j % 5] for j in range(len(learn.dls.catalog.items))]
     return learn
 
