@@ -77,7 +77,7 @@ def test_a_folder_is_never_asked_of_the_hub(saved, monkeypatch):
     monkeypatch.setattr(hub, '_hub', lambda: pytest.fail('asked'))
     assert Recommender.from_pretrained(saved).info == Recommender.load(saved).info
 
-@pytest.mark.parametrize('name', ['me/nothing', 'no name of a repository', '../../no/such']))
+@pytest.mark.parametrize('name', ['me/nothing', 'no name of a repository', '../../no/such'])
 def test_what_is_not_there_is_named(address, name, tmp_path):
     with pytest.raises(RecommenderFileError, match='not to be had from the Hub'): Recommender.from_pretrained(name, place=tmp_path, endpoint=address[1])
 
