@@ -17,7 +17,8 @@ from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
 import fastcf.bayes.engines # `learn.sample_posterior`
 from fastcf.rank.choice import Fade
-from fastcf.rank.topn import ranked_frame, strike_seen, top_scores
+from fastcf.rank.best import top_scores
+from fastcf.rank.topn import ranked_frame, strike_seen
 from fastcf.rank.baselines import EASE, MostPopular
 from fastcf.rank.metrics import capped_recall, hit_rate, ndcg, valid_frame
 

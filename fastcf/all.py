@@ -47,6 +47,7 @@ from .bayes.intervals import *
 from .bayes.engines import *
 from .bayes.growth import *
 from .rank.choice import *
+from .rank.best import *
 from .rank.ials import *
 from .rank.topn import *
 from .rank.baselines import *

@@ -14,12 +14,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
-from ..core import check_count
+from ..core import check_count,listed
 from ..data.loaders import CFDataLoaders
 from ..bayes.posterior import group_ratings
+from .best import top_scores
 from .choice import Fade
 from .ials import choice_weights
-from .topn import blocks_of,ranked_frame,strike_seen,top_scores
+from .topn import blocks_of,ranked_frame,strike_seen
 
 # %% ../../nbs/rank/04_baselines.ipynb #ee4e7cd3
 class Baseline:
@@ -37,7 +38,7 @@ class Baseline:
         "The best items for some users"
         c,out = self.dls.catalog,(self.dls.counts() < max(1, min_ratings)).nonzero()[:, 0]
         if users is None: users = c.user[np.flatnonzero(self.dls.counts('user').numpy())]
-        users = [users] if pd.api.types.is_scalar(users) else list(users)
+        users = listed(users, 'users')
         rows,tops = torch.as_tensor(self.dls.rows_with_ratings(users, 'user', 'error')),[]
         for at in blocks_of(rows, len(c.item)):
             scores = self.scores(at).index_fill(1, out, -torch.inf)

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import SIDES,RatingsError,check_choice,check_count,listed,other_side,stable_topk
+from ..core import SIDES,RatingsError,check_choice,check_count,listed,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
+from ..rank.best import most_alike
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
 from .lists import Candidates,Lists,blocks,together,top_of
@@ -156,9 +157,7 @@ def _similar(self, ids, k, min_ratings, side):
     rows = torch.as_tensor(self.rows(ids, side))
     unit,rare,parts = s.unit,s.counts < max(1, min_ratings),[]
     for at in blocks(len(rows), len(unit)):
-        cos = (unit[rows[at]] @ unit.T).masked_fill(rare, -torch.inf)
-        cos[torch.arange(len(at)), rows[at]] = -torch.inf
-        best,cols = stable_topk(cos, min(k, len(unit)))
+        best,cols = most_alike(unit, rows[at], k, rare)
         parts.append((cols, dict(similarity=best)))
     return Lists((s.vocab.name, f'similar_{s.vocab.name}'), ids, s.vocab.ids, self.all_titles if side == 'item' else None, *together(parts, k))
 
@@ -236,7 +235,7 @@ def _plain_ratings(self, ratings, side):
 
 def _new_ratings(self, ratings, side='user', unknown='error'):
     "Ids of the new rows, and row, column and value of each rating, checked"
-    if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
+    check_choice('unknown', unknown, ('error', 'drop'))
     if isinstance(ratings, dict) and (res := _plain_ratings(self, ratings, side)) is not None: return res
     names = [self.user.vocab.name, self.item.vocab.name, self.info['rating_name']]
     own,other = (self.side(o).vocab.name for o in (side, other_side(side)))

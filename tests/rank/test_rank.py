@@ -7,7 +7,7 @@ from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
 from fastcf.core import settle
 from fastcf.rank.choice import ChoiceModel, fit_choices
-from fastcf.rank.topn import top_scores
+from fastcf.rank.best import top_scores
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
 from fastcf.rank.choice import choice_groups, choice_posterior, scores_without
