@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_side,other_side
+from ..core import RatingsError,UnknownIdError,check_choice,check_side,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
@@ -238,7 +238,7 @@ def new_ratings(
     served=True # Whether ids that only an attached prior serves are known
 ):
     "Ids of the new rows, and row, column and value of each rating, checked; 'drop' leaves out ratings of unknown ids of the other side"
-    if unknown not in ('error', 'drop'): raise ValueError(f"unknown: expected 'error' or 'drop', got {unknown!r}")
+    check_choice('unknown', unknown, ('error', 'drop'))
     own,other = sides_of(learn.dls.catalog, side)
     df = check_frame(learn, ratings, side)
     if not len(df): return Vocab(['new'], own.name),*(np.empty(0, d) for d in ('int64', 'int64', 'float32'))

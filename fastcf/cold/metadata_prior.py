@@ -16,7 +16,7 @@ from fastcore.basics import ifnone,patch
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..data.features import MetadataEncoder,with_ids
-from ..core import check_side
+from ..core import check_choice,check_side
 from ..bayes.belief import Belief
 from ..bayes.foldin import estimate_prior,sides_of
 from .regression import Ridge,Tabular,Targets
@@ -39,7 +39,7 @@ class MetadataPrior:
         name,known = sides_of(c, side)[0].name,c.items if side == 'item' else c.users
         df = ifnone(df, known)
         if df is None: raise ValueError(f"df: there is no metadata of {name}s. Pass it here, or as {side}s= to the loaders.")
-        if engine not in ('linear', 'tabular'): raise ValueError(f"engine: expected 'linear' or 'tabular', got {engine!r}")
+        check_choice('engine', engine, ('linear', 'tabular'))
         if kwargs and engine == 'linear':
             raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
         self.side,self.df,self.encoder,self.engine = check_side(side),with_ids(df),ifnone(encoder, MetadataEncoder(df)),engine

@@ -12,7 +12,7 @@ __all__ = ['PAIRS', 'get_embeddings', 'EmbeddingDotBias', 'model_device', 'evalu
 from contextlib import contextmanager
 import torch
 from torch import LongTensor,Tensor,nn
-from ..core import check_types,check_range
+from ..core import check_types,check_range,check_side
 
 # %% ../../nbs/learn/00_model.ipynb #c90411bf
 @check_types
@@ -81,7 +81,7 @@ class EmbeddingDotBias(nn.Module):
         side:str # 'user' or 'item'
     ) -> Tensor: # Float [rows]
         "The biases of one side"
-        if side not in ('user', 'item'): raise ValueError(f"side: expected 'user' or 'item', got {side!r}")
+        check_side(side)
         return (self.item_bias if side == 'item' else self.user_bias).weight.squeeze(1)
 
     def __getattr__(self, name):

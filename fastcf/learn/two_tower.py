@@ -10,7 +10,7 @@ __all__ = ['Tower', 'TwoTower', 'two_towers']
 # %% ../../nbs/learn/07_two_tower.ipynb #125c486b
 import torch
 from torch import LongTensor,Tensor,nn
-from ..core import check_range,check_share
+from ..core import check_range,check_share,check_side
 from ..data.features import MetadataEncoder
 from .model import EmbeddingDotBias,get_embeddings
 
@@ -85,7 +85,7 @@ class TwoTower(nn.Module):
         side:str # 'user' or 'item'
     ) -> Tensor: # Float [rows]
         "The biases of one side"
-        if side not in ('user', 'item'): raise ValueError(f"side: expected 'user' or 'item', got {side!r}")
+        check_side(side)
         return getattr(self, side).everyone()[:, -1]
 
     def serves_without_ratings(self,
@@ -110,8 +110,8 @@ def two_towers(
     def make(dls):
         c = dls.catalog
         if c.users is None and c.items is None: raise ValueError("two_towers: the loaders hold no metadata. Pass users= or items= to CFDataLoaders.from_df.")
-        towers = [Tower(_features(df, vocab), dls.counts('item' if vocab is c.item else 'user') > 0, factor_count + 1, hidden, id_dropout)
-                  for df,vocab in ((c.users, c.user), (c.items, c.item))]
+        towers = [Tower(_features(df, vocab), dls.counts(side) > 0, factor_count + 1, hidden, id_dropout)
+                  for side,df,vocab in (('user', c.users, c.user), ('item', c.items, c.item))]
         mean = dls.train_ds.ratings.mean()
         if y_range is not None: mean = torch.logit(((mean - y_range[0]) / (y_range[1] - y_range[0])).clamp(.02, .98))
         with torch.no_grad(): towers[1].layers[-1].bias[-1] = mean
