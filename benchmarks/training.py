@@ -19,6 +19,7 @@ from fastcf.learn.learner import cf_learner
 from fastcf.scale.fused import FusedSGD
 from fastcf.scale.rowwise import RowwiseAdagrad, RowwiseAdam, RowwiseSGD
 from benchmarks import keep
+from benchmarks.loading import TrainTimer
 
 Y = (0.5, 5.5)
 
@@ -28,13 +29,6 @@ class StepTimer(Callback):
     def before_fit(self): self.ends = []
     def after_batch(self):
         if self.training: self.ends.append(time.process_time())
-
-class EpochTimer(Callback):
-    "Seconds of the training part of each epoch, engines' too"
-    order = -100
-    def before_fit(self): self.epochs = []
-    def before_train(self): self.start = time.process_time()
-    def after_train(self): self.epochs.append(time.process_time() - self.start)
 
 def quiet_fit(learn, *args, **kwargs):
     with contextlib.redirect_stdout(io.StringIO()), learn.no_bar(), learn.no_logging(): learn.fit(*args, **kwargs)
@@ -96,9 +90,9 @@ def bare_loop_rate(dls, threads=1):
 
 def fitted_seconds(learn, epochs=1, cbs=()):
     "Seconds of the training part of each epoch"
-    timer = EpochTimer()
+    timer = TrainTimer(time.process_time)
     quiet_fit(learn, epochs, 5e-3, wd=.1, cbs=[*cbs, timer])
-    return timer.epochs
+    return timer.seconds
 
 def rates():
     df,test,_ = ml100k()

@@ -5,6 +5,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ: # the cores are taken
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # a process of two threads on a busy core would spin at every barrier
 import pytest
+from fastai.callback.core import Callback
 from fastcf.data.sources import load_ml100k, simulate_ratings
 
 @pytest.hookimpl(tryfirst=True) # before xdist reads the groups
@@ -25,3 +26,12 @@ def _no_plots_left():
     yield
     import matplotlib.pyplot as plt
     plt.close('all')
+
+class PowerCut(Callback):
+    "Raise at a step, or at the end of an epoch, as a kill would end the process there"
+    order = 2000
+    def __init__(self, step=None, epoch=None): self.step,self.at = step,epoch
+    def after_batch(self):
+        if self.training and self.train_iter == self.step: raise KeyboardInterrupt
+    def after_epoch(self):
+        if self.epoch == self.at: raise KeyboardInterrupt

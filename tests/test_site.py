@@ -206,7 +206,7 @@ class Html(HTMLParser):
     def handle_data(self, data):
         if not self.skip: self.text += data
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session') # once, whatever runs in between
 def html(tmp_path_factory):
     "The folder of the site, built anew by the script that `make docs` runs"
     out = tmp_path_factory.mktemp('site')
@@ -214,7 +214,7 @@ def html(tmp_path_factory):
     assert p.returncode == 0, p.stdout[-3000:] + p.stderr[-3000:]
     return out/'html'
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session') # once, whatever runs in between
 def parsed(html): return {p.relative_to(html).as_posix(): Html(p) for p in sorted(html.rglob('*.html'))}
 
 def test_no_broken_link_or_anchor(html, parsed):

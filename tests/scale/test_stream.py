@@ -1,7 +1,6 @@
 "Ratings on disk: numbered as the frame would number them, shuffled within the bound, shared out without a gap, taken up where a pass stopped"
 import json, pickle, subprocess, sys
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest, torch
-from fastai.callback.core import Callback
 from hypothesis import given, settings, strategies as st
 from fastcf.core import RatingsError
 from fastcf.data.loaders import CFDataLoaders, RatingsDL
@@ -11,6 +10,7 @@ from fastcf.learn import predict
 from fastcf.scale.fused import FusedSGD
 from fastcf.serve.checkpoint import CheckpointCallback
 from fastcf.scale.stream import StreamDL, encode_ratings, open_ratings
+from conftest import PowerCut
 
 def frame(n=2000, kind='int'):
     df = simulate_ratings(60, 80, max(n, 200), 4, seed=3).iloc[:n, :3]
@@ -179,15 +179,6 @@ print(most - start)
 """
     grew = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
     assert grew < 48, f'{grew} MB' # 5 when written
-
-class PowerCut(Callback):
-    "Raise as a kill would end the process"
-    order = 2000
-    def __init__(self, step=None, epoch=None): self.step,self.at = step,epoch
-    def after_batch(self):
-        if self.training and self.train_iter == self.step: raise KeyboardInterrupt
-    def after_epoch(self):
-        if self.epoch == self.at: raise KeyboardInterrupt
 
 @pytest.mark.parametrize('engine,cut', [(None, dict(step=40)), (FusedSGD, dict(epoch=0))])
 def test_a_streamed_fit_goes_on_from_a_checkpoint(tmp_path, engine, cut):

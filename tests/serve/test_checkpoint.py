@@ -12,15 +12,7 @@ from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
 from fastcf.serve.checkpoint import CheckpointCallback, checkpoints, decode, encode, read_checkpoint, write_checkpoint
 from fastcf.watch.embedding_stats import EmbeddingStats
-
-class PowerCut(Callback):
-    "Raise at a step, or at the end of an epoch, as a kill would end the process there"
-    order = 2000
-    def __init__(self, step=None, epoch=None): self.step,self.at = step,epoch
-    def after_batch(self):
-        if self.training and self.train_iter == self.step: raise KeyboardInterrupt
-    def after_epoch(self):
-        if self.epoch == self.at: raise KeyboardInterrupt
+from conftest import PowerCut
 
 def learner(path, seed=0, factors=4, y_range=None, **kwargs):
     users = pd.DataFrame(dict(user=range(40), age=np.arange(40) % 7))
