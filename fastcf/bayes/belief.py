@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..core import UnknownIdError,check_count,listed,settle,stable_topk
 from ..data.vocab import Vocab
 from ..learn.pairs import add_spread,check_interval,id_pairs
-from .posterior import Gaussian,RatingsCSR,group_ratings,row_precisions
+from .posterior import Gaussian,RatingsCSR,group_ratings,ranges,row_precisions
 from .row_likelihood import RowLikelihood
 
 # %% ../../nbs/bayes/01_belief.ipynb #be11ef10
@@ -90,8 +90,7 @@ def precision_of(self:Belief,
     p = p.expand(len(rows), -1, -1) if p.dim() == 2 else p[rows.to(p.device)]
     if not len(self.values): return p
     starts,n = self.groups.starts[rows],self.groups.starts.diff()[rows]
-    own = torch.repeat_interleave(torch.arange(len(rows)), n)
-    at = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n) + torch.repeat_interleave(starts, n)
+    own,at = torch.repeat_interleave(n),ranges(starts, n)
     like,cols = self.likelihood,self.groups.cols[at].to(self.mean.device)
     x = self.mean[rows.to(self.mean.device)]
     prior_mean = self.prior.mean.expand(len(self), -1)[rows.to(self.mean.device)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from ..learn.learned import Learned
 from ..learn.learner import CFLearner
-from .posterior import Gaussian,RatingsCSR,quadratic_form,row_precisions
+from .posterior import Gaussian,RatingsCSR,quadratic_form,ranges,row_precisions
 from .belief import blocks_of_rows
 from .foldin import bilinear_design,row_prior
 
@@ -27,9 +27,8 @@ def row_ratings(
     "Columns of the ratings of some rows, as ratings by row"
     offsets,others = histories.by_item if side == 'item' else histories.by_user
     n = offsets[rows + 1] - offsets[rows]
-    ends = n.cumsum(0)
-    at = torch.arange(int(n.sum())) + torch.repeat_interleave(offsets[rows] - (ends - n), n)
-    return RatingsCSR(torch.arange(len(at)), others[at].long(), F.pad(ends, (1, 0)))
+    at = ranges(offsets[rows], n)
+    return RatingsCSR(torch.arange(len(at)), others[at].long(), F.pad(n.cumsum(0), (1, 0)))
 
 def row_covariances(
     learn, # A fitted learner

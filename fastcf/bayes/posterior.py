@@ -39,6 +39,14 @@ class RatingsCSR:
             at = slice(int(starts[0]), int(starts[-1]))
             yield slice(s, s + row_count),at,RatingsCSR(self.order[at], self.cols[at], starts - starts[0])
 
+def ranges(
+    starts:Tensor, # [n]
+    lengths:Tensor # [n]
+) -> Tensor: # Their numbers, one range after the other
+    "Numbers from each start on, as many as its length"
+    of = torch.repeat_interleave(lengths)
+    return (starts - (lengths.cumsum(0) - lengths))[of] + torch.arange(len(of), device=of.device)
+
 # %% ../../nbs/bayes/00_posterior.ipynb #834c8b0f
 def group_ratings(
     rows, # Row of each rating, int [n]

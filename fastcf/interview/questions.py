@@ -17,7 +17,7 @@ from torch import Tensor
 from fastcore.basics import ifnone,patch
 from ..core import settle,stable_topk
 from ..data.features import MetadataEncoder
-from ..bayes.posterior import Gaussian,cholesky,gaussian_of
+from ..bayes.posterior import Gaussian,cholesky,gaussian_of,ranges
 from ..bayes.row_likelihood import RowLikelihood
 from ..bayes.belief import Belief
 
@@ -75,9 +75,8 @@ def seen_table(
     "Ones where some users rated an item, sparse [rows, items]"
     offsets,items = histories.by_user
     n = offsets[rows + 1] - offsets[rows]
-    ends = n.cumsum(0)
-    at = torch.arange(int(n.sum())) + torch.repeat_interleave(offsets[rows] - (ends - n), n)
-    starts = torch.cat([ends.new_zeros(1), ends])
+    at = ranges(offsets[rows], n)
+    starts = torch.cat([n.new_zeros(1), n.cumsum(0)])
     return torch.sparse_csr_tensor(starts, items[at].long(), torch.ones(len(at)), (len(rows), histories.item_count), check_invariants=False)
 
 # %% ../../nbs/interview/00_questions.ipynb #069addd8

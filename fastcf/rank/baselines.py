@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from ..core import check_count,listed
 from ..data.loaders import CFDataLoaders
-from ..bayes.posterior import group_ratings
+from ..bayes.posterior import group_ratings,ranges
 from .best import top_scores
 from .choice import Fade
 from .ials import choice_weights
@@ -114,5 +114,5 @@ class EASE(Baseline):
     ) -> Tensor: # [b, items]
         "What each user's choices say of every item"
         start,n = self.groups.starts[rows],self.groups.starts.diff()[rows]
-        at = torch.arange(int(n.sum())) + torch.repeat_interleave(start - (n.cumsum(0) - n), n)
+        at = ranges(start, n)
         return F.embedding_bag(self.groups.cols[at], self.matrix, F.pad(n.cumsum(0), (1, 0)), mode='sum', per_sample_weights=self.weights[at], include_last_offset=True)

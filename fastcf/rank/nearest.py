@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
+from fastcore.basics import patch
 from ..core import check_count,listed,settle,stable_topk
+from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,score_pairs
 from .topn import RANK_BY,ranked_frame
@@ -69,8 +71,6 @@ class ItemIndex:
         return torch.as_tensor(np.where(np.arange(count) < np.asarray(counts)[:, None], keys, -1))
 
 # %% ../../nbs/rank/09_nearest.ipynb #7e4b0008
-from fastcore.basics import patch
-
 @patch
 @torch.no_grad()
 def recommend(self:ItemIndex,
@@ -91,7 +91,7 @@ def recommend(self:ItemIndex,
         cols,order = cols.sort(1) # so that of equals the first wins
         scores = (self.users[at][:, None] @ self.items[cols.clamp(min=0)].mT)[:, 0].masked_fill(cols < 0, -torch.inf)
         if exclude_seen:
-            keys = torch.cat([r * len(self.items) + seen[int(offsets[r]):int(offsets[r + 1])].long() for r in at])
+            keys = torch.repeat_interleave(at, known) * len(self.items) + seen[ranges(offsets[at], known)].long()
             scores.masked_fill_(torch.isin(at[:, None] * len(self.items) + cols, keys), -torch.inf)
         tops.append(_best(self, at, cols.clamp(min=0), scores, k))
     if not tops: tops.append(_best(self, rows, torch.zeros(0, k, dtype=torch.int64), torch.zeros(0, k), k))

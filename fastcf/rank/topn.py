@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
 from ..core import check_choice,check_count,listed,settle,show_progress,stable_topk
+from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .best import most_alike,top_scores,top_settled
@@ -43,8 +44,7 @@ def strike_seen(scores, rows, seen):
     offsets,items = seen
     n = (offsets[rows+1] - offsets[rows]).clamp(min=0) # none where a row is -1
     b = torch.repeat_interleave(n)
-    at = torch.arange(len(b)) + (offsets[rows] - (n.cumsum(0) - n))[b]
-    scores[b.to(scores.device), items[at].long().to(scores.device)] = -torch.inf
+    scores[b.to(scores.device), items[ranges(offsets[rows], n)].long().to(scores.device)] = -torch.inf
 
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from ..core import settle,stable_topk
-from ..bayes.posterior import link_slope
+from ..bayes.posterior import link_slope,ranges
 from ..rank.choice import ChoiceModel
 from .format import to_json
 
@@ -82,14 +82,6 @@ def average_where_new(
     if (rows < 0).any(): res[rows < 0] = table.mean(0)
     return res
 
-def ranges(
-    starts:Tensor, # [n]
-    lengths:Tensor # [n]
-) -> Tensor: # Their numbers, one range after the other
-    "Numbers from each start on, as many as its length"
-    ends = lengths.cumsum(0)
-    return torch.arange(int(lengths.sum())) - torch.repeat_interleave(ends - lengths, lengths) + torch.repeat_interleave(starts, lengths)
-
 class Candidates:
     "Items to choose from, with what a list needs of each"
     def __init__(self,
@@ -132,7 +124,7 @@ class Candidates:
             scores[0, cols[cols >= 0]] = -torch.inf
             return scores
         n = torch.where(rows < 0, 0, offsets[rows+1] - offsets[rows])
-        cols,b = self.place[items[ranges(offsets[rows], n)].long()],torch.repeat_interleave(torch.arange(len(rows)), n)
+        cols,b = self.place[items[ranges(offsets[rows], n)].long()],torch.repeat_interleave(n)
         scores[b[cols >= 0], cols[cols >= 0]] = -torch.inf
         return scores
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from fastcore.basics import patch
 from ..core import SIDES,UnknownIdError,check_side,other_side
-from ..bayes.posterior import augment,group_ratings,link_slope,posterior,quadratic_form
+from ..bayes.posterior import augment,group_ratings,link_slope,posterior,quadratic_form,ranges
 from .contents import Side
-from .lists import ranges
 
 # %% ../../nbs/serve/01_pairs.ipynb #6ecbfa3a
 class Tables:
@@ -56,7 +55,7 @@ def seen_by(self:Tables) -> tuple:
     "The other way round: offsets int64 [items+1] and users int64 [n] who rated each item; made when first asked for"
     if '_seen_by' not in self.__dict__:
         offsets,items = self.seen
-        users = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+        users = torch.repeat_interleave(offsets.diff())
         order = torch.argsort(items, stable=True)
         self._seen_by = torch.cat([offsets.new_zeros(1), torch.bincount(items, minlength=len(self.item.vocab)).cumsum(0)]),users[order]
     return self._seen_by
@@ -70,7 +69,7 @@ def covariances(self:Tables,
     own,other = self.side(side),self.side(other_side(side))
     offsets,cols = self.seen_by if side == 'item' else self.seen
     n = offsets[rows+1] - offsets[rows]
-    cols,row = cols[ranges(offsets[rows], n)].long(),torch.repeat_interleave(torch.arange(len(rows)), n)
+    cols,row = cols[ranges(offsets[rows], n)].long(),torch.repeat_interleave(n)
     design = augment(other.vectors[cols]) # [ratings, k]
     slope = link_slope((own.vectors[rows][row] * design).sum(1) + other.offsets[cols], self.y_range)[1]
     groups = group_ratings(row, torch.arange(len(cols)), len(rows))
