@@ -222,7 +222,7 @@ def columns_of(
     side # Of the new rows, 'user' or 'item'
 ):
     "What new rows of one side meet"
-    c,other = learn.dls.catalog,'user' if check_side(side) == 'item' else 'item'
+    c,other = learn.dls.catalog,other_side(side)
     served,counts = learn.learned.prior(other),learn.dls.counts(other)
     ids,belief,at = (sides_of(c, other)[0], None, None) if served is None else served.columns()
     items = c.items if served is None or other == 'user' else served.metadata()
@@ -242,8 +242,8 @@ def new_ratings(
     own,other = sides_of(learn.dls.catalog, side)
     df = check_frame(learn, ratings, side)
     if not len(df): return Vocab(['new'], own.name),*(np.empty(0, d) for d in ('int64', 'int64', 'float32'))
-    columns = columns_of(learn, side) if served else None
-    if columns is not None and columns.belief is not None:
+    if served and learn.learned.prior(other_side(side)) is not None:
+        columns = columns_of(learn, side)
         cols = columns.ids.rows(df[other.name]) if unknown == 'drop' else columns.ids.encode(df[other.name])
     else: cols = learn.dls.rows_with_ratings(df[other.name], other_side(side), 'nan' if unknown == 'drop' else 'error')
     df,cols = df[cols >= 0],cols[cols >= 0]
