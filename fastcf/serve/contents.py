@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/serve/contents.html.md"""
 __all__ = []
 
 # %% ../../nbs/serve/01_contents.ipynb #d5308eae
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
@@ -70,6 +71,16 @@ class Side:
     def offsets(self):
         "Biases [n]"
         return self.vectors[:, -1].contiguous()
+
+    @cached_property
+    def columns(self):
+        "As new rows of the other side meet them: ids of the rows, then those that only an attached prior knows; their training ratings; what it believes of those without, and their places in it"
+        if self.attached is None: return self.vocab,self.counts,None,None
+        vocab = copy.copy(self.vocab)
+        vocab.ids = vocab.ids.append(self.attached.ids.ids.difference(vocab.ids, sort=False))
+        counts = torch.nn.functional.pad(self.counts, (0, len(vocab) - len(self.counts)))
+        new = counts == 0
+        return vocab,counts,self.attached.of(vocab.ids[new.numpy()]),torch.where(new, new.cumsum(0) - 1, -1)
 
     @cached_property
     def unit(self):
