@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_choice,check_side,other_side
+from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_side,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
@@ -31,7 +31,7 @@ def table_vectors(
 ):
     "Vectors of users and of items: factors, then biases; of any model that is linear in them"
     res = []
-    for side in ('user', 'item'):
+    for side in SIDES:
         factors,biases = require(model, f'{side}_vectors', 'beliefs')(),require(model, 'biases', 'beliefs')(side)
         res.append(torch.cat([factors.detach(), biases.detach().reshape(-1, 1)], 1).float())
     return res
@@ -113,7 +113,7 @@ def validation_noise(
 @Learned.makes('validation_noise')
 def _validation_noise(learn):
     "One noise for both sides, so that doubt about known and new rows can be compared"
-    seen = [validation_noise(learn, side) for side in ('user', 'item')]
+    seen = [validation_noise(learn, side) for side in SIDES]
     return None if None in seen else sum(seen) / 2
 
 def estimate_noise(
