@@ -15,7 +15,7 @@ from test_notebooks import NAMES, NBS, deviation, directives, run, tolerance
 PROCESSORS = dict(
     older=dict(NPY_DISABLE_CPU_FEATURES='X86_V3', ATEN_CPU_CAPABILITY='default', MKL_ENABLE_INSTRUCTIONS='SSE4_2', ONEDNN_MAX_CPU_ISA='SSE41', PYTHONHASHSEED='2'),
     avx2=dict(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2', NPY_DISABLE_CPU_FEATURES='X86_V4', PYTHONHASHSEED='3'))
-STEPS = .02,.05,.1,.2,.3,.5
+STEPS = .02,.05,.1,.2,.3,.5,1,3 # 1: other words altogether, 3: other ids
 
 def moved(name):
     "Cells (position in the notebook, what they need, what differs) that moved by more than a third of their tolerance"
