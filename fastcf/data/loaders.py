@@ -19,7 +19,7 @@ from fastai.torch_core import default_device
 from fastcore.basics import patch
 from ..core import RatingsError,UnknownIdError,check_side,id_repr
 from .vocab import Vocab
-from .files import whole_call
+from .files import parquet_files,whole_call
 from .columns import as_pandas,describe_fault,find_time,listed_names,match_columns
 from .checks import check_ratings
 from .interactions import check_interactions,holds_interactions
@@ -50,8 +50,12 @@ def _split(df, splitter, valid_pct, seed):
 def _bad_split(fault, fix): raise RatingsError([dict(column='splitter', fault=fault, count=0, rows=[], fix=fix)])
 
 # %% ../../nbs/data/10_loaders.ipynb #52c13069
-def _by_id(df, vocab, what):
-    "The metadata `df` with its ids as index, after a look at whether it fits the ratings"
+def metadata_by_id(
+    df, # Metadata, one row an id, or `None`
+    vocab:Vocab, # Ids that occur in the ratings
+    what:str # 'users' or 'items', for errors
+): # The same by id, or `None`
+    "Metadata with its ids as index, after a look at whether it fits the ratings"
     if df is None: return
     df,name = as_pandas(df, what),vocab.name
     if name not in df.columns and df.index.name != name:
@@ -135,7 +139,7 @@ class CFDataLoaders(DataLoaders):
         df,names = _checked(as_pandas(ratings), user_name, item_name, rating_name, rating_range, duplicates, time_name, weights)
         u,i,r = df.columns[:3]
         catalog = Catalog(Vocab(df[u], u), Vocab(df[i], i), **names)
-        catalog.users,catalog.items = _by_id(users, catalog.user, 'users'),_by_id(items, catalog.item, 'items')
+        catalog.users,catalog.items = metadata_by_id(users, catalog.user, 'users'),metadata_by_id(items, catalog.item, 'items')
         cols = catalog.user.rows(df[u]),catalog.item.rows(df[i]),df[r].to_numpy()
         times = None if time_name is None else _seconds(df, time_name)
         tables = [RatingsTable(*(c[idx] for c in cols), catalog, None if times is None else times[idx])
@@ -176,13 +180,30 @@ def from_csv(cls:CFDataLoaders,
         e.faults.loc[form, 'fix'] += f". By its first lines: {call}"
         raise RatingsError(e.faults.to_dict('records')) from None
 
+_MANY = 2*10**7 # Parquet rows from which `from_parquet` says what reading them takes
+
+def _warn_if_large(parquet):
+    "Warn where Parquet files on this machine hold very many rows"
+    if not isinstance(parquet, (str, Path)) or not Path(parquet).exists(): return
+    from pyarrow.parquet import read_metadata
+    n = sum(read_metadata(f).num_rows for f in parquet_files(parquet))
+    if n >= _MANY: warnings.warn(f"from_parquet: {n:,} rows take about {150 * n / 2**30:.0f} GB of memory while they are checked. "
+                                "from_parquet(..., folder='numbered') leaves them on disk, in 12 bytes each.", stacklevel=3)
+
 @patch(cls_method=True)
 def from_parquet(cls:CFDataLoaders,
-    parquet, # A path, an address or an open file; a folder of files too, all of which go into memory: `stream_parquet` leaves them on disk
+    parquet, # A path, an address or an open file; or a folder of files
     read_kwargs:dict=None, # Arguments for `pd.read_parquet`, such as `dict(columns=['user', 'item', 'rating'])`
-    **kwargs # As for `from_df`
+    folder:str|Path=None, # Where to leave the ratings, numbered, instead of in memory: with it this is `stream_parquet`
+    **kwargs # As for `from_df`, or with `folder` as for `stream_parquet`
 ): # `CFDataLoaders`
-    "Loaders from a Parquet file of ratings; needs the extra `parquet`"
+    "Loaders from a Parquet file of ratings, or a folder of them; needs the extra `parquet`"
+    if folder is not None:
+        if read_kwargs: raise TypeError("read_kwargs: pandas does not read what stays on disk. Leave it out, and name columns by user_name, item_name and rating_name.")
+        if not hasattr(cls, 'stream_parquet'): raise ImportError("folder: what leaves ratings on disk is in a room of its own. import fastcf.scale.stream, or fastcf.all")
+        return cls.stream_parquet(parquet, folder, **kwargs)
+    try: _warn_if_large(parquet)
+    except (ImportError, OSError, ValueError): pass # pandas says it better
     try: df = pd.read_parquet(parquet, **(read_kwargs or {}))
     except ImportError as e: raise ImportError("Parquet files are read by pyarrow: pip install 'fastcf[parquet]'") from e
     return cls.from_df(df, **kwargs)
