@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat, pytest
 from fastai.callback.core import event
 from nbclient import NotebookClient
+from kernels import CAN_FORK,ForkedKernel
 
 ROOT = Path(__file__).parent.parent
 NBS = ROOT/'nbs'
@@ -21,7 +22,8 @@ def run(name):
     nb.cells = [c for c in nb.cells if c.cell_type == 'code' and directives(c.source).get('eval') != 'false']
     old = [c.copy() for c in nb.cells]
     env = {**os.environ, 'IN_TEST': '1', 'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'OMP_NUM_THREADS': '1'}
-    NotebookClient(nb, timeout=900, kernel_name='python3', resources={'metadata': {'path': str((NBS/name).parent)}}).execute(env=env)
+    with_kernel = dict(kernel_manager_class=ForkedKernel) if CAN_FORK else {}
+    NotebookClient(nb, timeout=900, kernel_name='python3', resources={'metadata': {'path': str((NBS/name).parent)}}, **with_kernel).execute(env=env)
     return old,nb.cells
 
 # --- comparing
