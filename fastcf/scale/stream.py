@@ -21,7 +21,7 @@ from ..core import RatingsError,check_count,show_progress
 from ..data.vocab import Vocab
 from ..data.files import parquet_files
 from ..data.columns import find_columns
-from ..data.loaders import CFDataLoaders,Catalog,RatingsDL,RatingsTable,metadata_by_id
+from ..data.loaders import ON_DISK,CFDataLoaders,Catalog,RatingsDL,RatingsTable,metadata_by_id
 
 # %% ../../nbs/scale/02_stream.ipynb #a305b830
 _ROWS = 2**18 # read at a time
@@ -289,6 +289,8 @@ def stream_parquet(cls:CFDataLoaders,
     return cls(dl, dl.new(valid, cls=RatingsDL, bs=val_bs, shuffle=False, drop_last=False), path=path, device=device)
 
 # %% ../../nbs/scale/02_stream.ipynb #05bb5c14
+ON_DISK['loaders'] = lambda cls, *args, **kwargs: cls.stream_parquet(*args, **kwargs)
+
 @contextmanager
 def _alone_with(folder):
     "One process after the other: of those that start together the first numbers the ids, and the others find it done"
