@@ -18,7 +18,7 @@ from ..core import check_count,listed
 from ..data.loaders import CFDataLoaders
 from ..bayes.posterior import group_ratings,ranges
 from .best import top_scores
-from .choice import Fade
+from .fade import Fade
 from .ials import choice_weights
 from .topn import blocks_of,ranked_frame,strike_seen
 
