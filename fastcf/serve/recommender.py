@@ -39,7 +39,7 @@ class Recommender(Tables):
         super().__init__(user, item, seen, None if info['y_range'] is None else tuple(info['y_range']))
         self.info,self.items,self.parts,self.limits = info,metadata,parts or {},tuple(info['limits'])
         self.choice = self.parts.get('choice') # who would choose what, or `None`
-        self._titles,self._candidates = None,{}
+        self._titles,self._candidates,self._likelihoods = None,{},{}
 
     def __repr__(self):
         u,i,made = self.user,self.item,self.info['made']
@@ -61,8 +61,8 @@ class Recommender(Tables):
 
     @property
     def all_titles(self) -> np.ndarray|None:
-        "The titles of all rows of items, looked up once"
-        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.vocab.ids)
+        "The titles of all rows of items, then of those that only an attached prior knows, looked up once"
+        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.columns[0].ids)
         return self._titles
 
 # %% ../../nbs/serve/01_recommender.ipynb #93ff6fd6
@@ -229,8 +229,8 @@ def _plain_ratings(self, ratings, side):
     "As `_new_ratings`, of a dictionary of known ids and numbers on the scale; `None` for whatever needs a closer look, which takes ten times as long"
     values,(lo, hi),s = list(ratings.values()),self.limits,self.side(other_side(side))
     if not values or not all(type(v) in (int, float) and lo <= v <= hi for v in values): return
-    cols = s.vocab.rows(list(ratings))
-    if (cols < 0).any() or not (s.serves or s.counts.numpy()[cols].all()): return
+    cols = s.columns[0].rows(list(ratings))
+    if (cols < 0).any() or not (s.serves or s.attached or s.counts.numpy()[cols].all()): return
     return Vocab(['new'], self.side(side).vocab.name),np.zeros(len(cols), 'int64'),cols,np.array(values, 'float32')
 
 def _new_ratings(self, ratings, side='user', unknown='error'):
@@ -253,20 +253,29 @@ def _new_ratings(self, ratings, side='user', unknown='error'):
         faults.append(describe_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", twice))
     if faults: raise RatingsError(faults)
     mine,theirs = (i, u) if side == 'item' else (u, i)
-    cols = self.rows(theirs, other_side(side), 'nan' if unknown == 'drop' else 'error')
+    o = self.side(other_side(side))
+    if o.attached: cols = o.columns[0].rows(theirs) if unknown == 'drop' else o.columns[0].encode(theirs)
+    else: cols = self.rows(theirs, other_side(side), 'nan' if unknown == 'drop' else 'error')
     if not (cols >= 0).any(): raise RatingsError([describe_fault(other, f"none of these ratings is of a known {other}", "Pass ratings of ids that have training ratings")])
     mine,values,cols = mine[cols >= 0],values[cols >= 0],cols[cols >= 0]
     ids = Vocab(mine, own)
     return ids,ids.rows(mine),cols,values.to_numpy('float32')
 
+def _likelihood(self, side):
+    "What a rating says of a new row of one side, worked out once"
+    own,other = self.side(side),self.side(other_side(side))
+    if side not in self._likelihoods:
+        like = RowLikelihood(other.design, other.offsets, own.attached.noise if own.attached else own.noise, self.y_range)
+        self._likelihoods[side] = like.widened(*other.columns[2:]) if other.attached else like
+    return self._likelihoods[side]
+
 def _fold(self, ratings, side, prior, unknown):
     "New rows of one side, from their ratings"
     ids,*rated = _new_ratings(self, ratings, side, unknown)
-    own,other = self.side(side),self.side(other_side(side))
-    before,noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
-    like = RowLikelihood(other.design, other.offsets, noise, self.y_range)
-    if prior is not None: before,like = prior.prior,prior.likelihood
-    labels = Labels(ids, other.vocab, side, other.counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side))
+    own,(others,counts,told,at) = self.side(side),self.side(other_side(side)).columns
+    if prior is None: before,like = own.attached.of(ids.ids) if own.attached else own.prior,_likelihood(self, side)
+    else: before,like = prior.prior,prior.likelihood if told is None else prior.likelihood.widened(told, at)
+    labels = Labels(ids, others, side, counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side), None if at is None else at >= 0)
     return Belief(before, like, labels, rated)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7

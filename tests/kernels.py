@@ -1,0 +1,40 @@
+"Kernels for the tests of notebooks: forked from a process that has imported what all of them import (fastai, PyTorch), which takes longer than most notebooks; fastcf itself each imports anew"
+import multiprocessing, os, sys
+from jupyter_client import AsyncKernelManager
+
+IMPORTED = ['fastai.tabular.all', 'fastai.collab', 'ipykernel.kernelapp', 'ipykernel.ipkernel']
+CAN_FORK = 'forkserver' in multiprocessing.get_all_start_methods() # not on Windows
+
+def serve(connection_file, cwd, env):
+    "A kernel, in a process of its own"
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.path[:] = ['', *(o for o in sys.path if o not in ('', os.path.dirname(__file__)))]
+    import matplotlib
+    matplotlib.rc_file(matplotlib.matplotlib_fname()) # the style beside the notebook
+    matplotlib.rcParams['backend'] = env['MPLBACKEND'] # imported at the first figure
+    from ipykernel.kernelapp import IPKernelApp
+    IPKernelApp.launch_instance(['-f', connection_file, '--HistoryManager.hist_file=:memory:'])
+
+class ForkedKernel(AsyncKernelManager):
+    "Starts a kernel as a fork"
+    process = None
+
+    @property
+    def has_kernel(self): return self.process is not None
+
+    async def start_kernel(self, cwd='.', env=None, **kwargs):
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(IMPORTED) # before the first fork; nothing afterwards
+        self.write_connection_file()
+        self.process = context.Process(target=serve, args=(self.connection_file, cwd, env or {}), daemon=True)
+        self.process.start()
+
+    async def is_alive(self): return self.has_kernel and self.process.is_alive()
+    _async_is_alive = is_alive # as clients call it
+    async def interrupt_kernel(self): os.kill(self.process.pid, 2)
+    async def shutdown_kernel(self, now=False, restart=False):
+        self.process.kill()
+        self.process.join()
+        self.process = None
+        self.cleanup_connection_file()
