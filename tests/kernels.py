@@ -14,7 +14,7 @@ def serve(connection_file, cwd, env):
     matplotlib.rc_file(matplotlib.matplotlib_fname()) # the style beside the notebook
     matplotlib.rcParams['backend'] = env['MPLBACKEND'] # imported at the first figure
     from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(['-f', connection_file, '--HistoryManager.hist_file=:memory:'])
+    IPKernelApp.launch_instance(['-f', connection_file, '--HistoryManager.hist_file=:memory:', f'--IPKernelApp.parent_handle={os.getppid()}'])
 
 class ForkedKernel(AsyncKernelManager):
     "Starts a kernel as a fork"
