@@ -1,9 +1,12 @@
 "Kernels for the tests of notebooks: forked from a process that has imported what all of them import (fastai, PyTorch), which takes longer than most notebooks; fastcf itself each imports anew"
 import multiprocessing, os, sys
+try: from multiprocessing import forkserver # not on Windows
+except ImportError: forkserver = None
+from unittest.mock import patch
 from jupyter_client import AsyncKernelManager
 
 IMPORTED = ['fastai.tabular.all', 'fastai.collab', 'ipykernel.kernelapp', 'ipykernel.ipkernel']
-CAN_FORK = 'forkserver' in multiprocessing.get_all_start_methods() # not on Windows
+CAN_FORK = forkserver is not None
 
 def serve(connection_file, cwd, env):
     "A kernel, in a process of its own"
@@ -25,7 +28,8 @@ class ForkedKernel(AsyncKernelManager):
 
     async def start_kernel(self, cwd='.', env=None, **kwargs):
         context = multiprocessing.get_context('forkserver')
-        context.set_forkserver_preload(IMPORTED) # before the first fork; nothing afterwards
+        context.set_forkserver_preload(IMPORTED)
+        with patch.dict(os.environ, env or {}): forkserver.ensure_running() # once; PyTorch reads OMP_NUM_THREADS where it is imported
         self.write_connection_file()
         self.process = context.Process(target=serve, args=(self.connection_file, cwd, env or {}), daemon=True)
         self.process.start()
