@@ -1,11 +1,11 @@
-"Kernels for the tests of notebooks: forked from a process that has imported what all of them import (fastai, PyTorch), which takes longer than most notebooks; fastcf itself each imports anew"
+"Kernels for the tests of notebooks: forked from a process that has imported PyTorch, pandas, scikit-learn and matplotlib, which takes longer than most notebooks; fastai and fastcf each imports anew"
 import multiprocessing, os, sys
 try: from multiprocessing import forkserver # not on Windows
 except ImportError: forkserver = None
 from unittest.mock import patch
 from jupyter_client import AsyncKernelManager
 
-IMPORTED = ['fastai.tabular.all', 'fastai.collab', 'ipykernel.kernelapp', 'ipykernel.ipkernel']
+IMPORTED = ['torch', 'torch.utils.data', 'torch.utils.data.distributed', 'torch.export', 'pandas', 'scipy.stats', 'scipy.ndimage', 'sklearn.model_selection', 'matplotlib.pyplot', 'requests', 'plum', 'PIL.Image', 'yaml', 'packaging', 'ipykernel.kernelapp', 'ipykernel.ipkernel'] # neither fastai nor fastcore: they ask at once whether they are in a notebook
 CAN_FORK = forkserver is not None
 
 def serve(connection_file, cwd, env):
