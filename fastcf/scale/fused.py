@@ -12,9 +12,8 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
-from ..core import check_count
+from ..core import check_count,compiled
 from ..bayes.engines import EpochEngine
-from .loops import compiled
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
 def _steps(users, items, ratings, order, tables, sums, decays, lr, decay_bias, centre, low, span):

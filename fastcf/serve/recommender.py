@@ -19,10 +19,10 @@ from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
-from ..rank.best import most_alike
+from ..rank.best import blocks_of,most_alike
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
-from .lists import Candidates,Lists,blocks,together,top_of
+from .lists import Candidates,Lists,together,top_of
 from .pairs import Tables
 
 # %% ../../nbs/serve/01_recommender.ipynb #33696b2f
@@ -136,9 +136,9 @@ def lists(self:Recommender,
     rows = self.rows(users, 'user', 'nan' if self.user.attached or unknown == 'skip' else 'error')
     if unknown == 'skip' and not self.user.attached: users,rows = [u for u,r in zip(users, rows) if r >= 0],rows[rows >= 0]
     k = min(k, len(c))
-    for at in blocks(len(rows), max(len(c), 128 * c.vectors.shape[1])) if k else ():
-        u = self.vectors([users[j] for j in at], rows[at], 'user')[0]
-        parts.append(top_of(c, u, torch.as_tensor(rows[at]), k, order, exclude_seen))
+    for at in blocks_of(torch.arange(len(rows)), max(len(c), 128 * c.vectors.shape[1])) if k else ():
+        u = self.vectors([users[j] for j in at], rows[at.numpy()], 'user')[0]
+        parts.append(top_of(c, u, torch.as_tensor(rows[at.numpy()]), k, order, exclude_seen))
     return Lists((self.user.vocab.name, self.item.vocab.name), users, c.ids, c.titles, *together(parts, k))
 
 @patch
@@ -156,8 +156,8 @@ def _similar(self, ids, k, min_ratings, side):
     ids,k,s = listed(ids),check_count('k', k),self.side(side)
     rows = torch.as_tensor(self.rows(ids, side))
     unit,rare,parts = s.unit,s.counts < max(1, min_ratings),[]
-    for at in blocks(len(rows), len(unit)):
-        best,cols = most_alike(unit, rows[at], k, rare)
+    for at in blocks_of(rows, len(unit)):
+        best,cols = most_alike(unit, at, k, rare)
         parts.append((cols, dict(similarity=best)))
     return Lists((s.vocab.name, f'similar_{s.vocab.name}'), ids, s.vocab.ids, self.all_titles if side == 'item' else None, *together(parts, k))
 
