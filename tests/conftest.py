@@ -8,12 +8,10 @@ import pytest
 from fastai.callback.core import Callback
 from fastcf.data.sources import load_ml100k, simulate_ratings
 
-@pytest.hookimpl(tryfirst=True) # before xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item): # long before xdist reads the groups
     "A test in a browser is slow. Side by side, a file's tests stay in one process with their fixtures, except where they name a group, as each notebook does"
-    for o in items:
-        if 'chromium' in o.fixturenames: o.add_marker(pytest.mark.slow)
-        if not o.get_closest_marker('xdist_group'): o.add_marker(pytest.mark.xdist_group(o.path.stem))
+    if 'chromium' in item.fixturenames: item.add_marker(pytest.mark.slow)
+    if not item.get_closest_marker('xdist_group'): item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 @pytest.fixture(scope='session')
 def ml(): return load_ml100k()

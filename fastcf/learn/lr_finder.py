@@ -219,7 +219,7 @@ def trials(self:_Search, schedule):
     for _ in range(_LOWER):
         if (y1 := self.round(x1, short, schedule)).min() <= _RISE * self.first: break
         x1 = x1 - 4 * _STEP
-    rows = min(self.rows * 2 // 15, (self.rows - self.used) // 4 - len(self.held)) # the latter where it took more rounds
+    rows = min(self.rows * 2 // 15, (self.rows - self.used - len(self.held)) // 4 - len(self.held)) # the latter where it took more rounds; the means are asked about the rows held back too
     x2 = _vertex(x1, y1, self.first) - .15 + _STEP * np.arange(-1, 2)
     y2 = self.round(x2, rows, schedule) if np.isfinite(y1).any() else y1
     if not np.isfinite(y2).any(): raise ValueError(f"find_lr: all trial fits down to a rate of {np.exp(x1[0]):.1e} diverged. Is there a row that makes the loss explode? Nothing was changed.")

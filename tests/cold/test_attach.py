@@ -1,5 +1,6 @@
 "Ids that the tables never saw, served by priors: against plain computations, before and after training, folding in and export"
 import warnings
+from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from fastai.learner import load_learner
 from fastcf.cold.attach import *
@@ -10,6 +11,7 @@ from fastcf.core import RatingsError, UnknownIdError
 from fastcf.bayes.belief import Belief
 from fastcf.bayes.foldin import row_prior
 import fastcf.learn.predict, fastcf.rank.topn, fastcf.bayes.growth
+from fastcf.rank.best import blocks_of
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from test_coldstart import town
@@ -76,7 +78,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
     monkeypatch.setattr('fastcf.cold.attach.BUDGET', 7 * 25)
     pd.testing.assert_frame_equal(learn.predict(df, interval=.9), whole, rtol=1e-4)
     top = learn.recommend(NEW_USERS + [3], 5, min_ratings=0)
-    monkeypatch.setattr('fastcf.rank.topn._BLOCK', 300)
+    monkeypatch.setattr('fastcf.rank.topn.blocks_of', partial(blocks_of, budget=300))
     pd.testing.assert_frame_equal(learn.recommend(NEW_USERS + [3], 5, min_ratings=0), top, rtol=1e-4)
 
 @pytest.mark.parametrize('who', [[250, 3, 299], [3, 4], [250]])

@@ -1,5 +1,6 @@
 "The learner beside fastai's, its callbacks, and ids in and out"
 import pickle, warnings
+from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback, CancelFitException, FetchPredsCallback
 from fastai.callback.data import CollectDataCallback
@@ -13,6 +14,7 @@ from fastai.optimizer import Adam, SGD
 from fastcf.data.splits import ColdUserSplitter
 from fastcf.core import RatingsError, UnknownIdError
 import fastcf.learn.predict, fastcf.rank.topn, fastcf.learn.look, fastcf.cold.attach
+from fastcf.rank.best import blocks_of
 from fastcf.learn.learner import CFLearner, cf_learner
 from fastcf.learn.optim import FusedAdam
 from fastcf.data.loaders import CFDataLoaders
@@ -302,7 +304,7 @@ def test_recommend_against_a_loop(learn, sim, exclude, min_ratings):
 
 def test_recommend_in_blocks_is_the_same(learn, monkeypatch):
     whole = learn.recommend(list(range(40)), 5)
-    monkeypatch.setattr('fastcf.rank.topn._BLOCK', 300)
+    monkeypatch.setattr('fastcf.rank.topn.blocks_of', partial(blocks_of, budget=300))
     pd.testing.assert_frame_equal(learn.recommend(list(range(40)), 5), whole)
 
 def test_recommend_gives_what_there_is(learn):
