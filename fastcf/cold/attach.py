@@ -15,7 +15,7 @@ import torch
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core import SIDES,UnknownIdError,id_repr
+from ..core import check_types,SIDES,UnknownIdError,id_repr
 from ..data.features import with_ids
 from ..learn.model import EmbeddingDotBias
 from ..learn.learned import ServesNewcomers
@@ -118,6 +118,7 @@ def attach_prior(self:CFLearner,
     return self
 
 @patch
+@check_types
 def detach_prior(self:CFLearner,
     users:bool=True, # That of users
     items:bool=True # That of items

@@ -15,7 +15,7 @@ from dataclasses import dataclass,replace
 import numpy as np
 import torch
 from torch import Tensor
-from ..core import check_count,check_side
+from ..core import check_types,check_count,check_side
 from ..bayes.posterior import Gaussian,cholesky,dots,group_ratings,posterior
 
 # %% ../../nbs/rank/00_choice.ipynb #08ff737d
@@ -123,6 +123,7 @@ def log_odds(
     return torch.logit(inner) + (scores - inner) / (low * (1 - low))
 
 # %% ../../nbs/rank/00_choice.ipynb #60b97412
+@check_types
 def fit_choices(
     users:Tensor, # Row number of the user of each choice, int [n]
     items:Tensor, # Row number of its item, int [n]
@@ -297,6 +298,7 @@ def fade_choices(
 
 FADES = None,Fade(40.),Fade(20.),Fade(10.),Fade(10., floor=.1),Fade(5.)
 
+@check_types
 def choose_fade(
     model:ChoiceModel, # A model fitted to these choices
     users:Tensor, # Row number of the user of each choice [n]

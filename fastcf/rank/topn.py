@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,listed,settle,show_progress,stable_topk
+from ..core import check_types,check_choice,check_count,listed,settle,show_progress,stable_topk
 from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
@@ -65,7 +65,7 @@ def _order(learn, rank_by):
     own = getattr(learn.loss_func, 'ranks_items', False) and not (learn.has_choice and learn.learned.get('choice')[1]) # trained to rank: the model's own order is what it was trained for
     can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
     if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
-    if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
+    check_choice('rank_by', rank_by, RANK_BY)
     if rank_by == 'value' and not both: raise ValueError("rank_by: 'value' needs ratings, and these loaders carry choices alone. Pass 'chance', or 'rating' for the model's own scores.")
     return rank_by
 
@@ -179,6 +179,7 @@ def _for_unknown(learn, ids, unknown, k, out, order):
 # %% ../../nbs/rank/03_topn.ipynb #b0224f36
 @patch
 @torch.no_grad()
+@check_types
 def recommend(self:CFLearner,
     users=None, # A user's id or several; by default everybody with training ratings
     k:int=10, # How many items for each
@@ -212,6 +213,7 @@ def _in_order(res, more, users, name):
 # %% ../../nbs/rank/03_topn.ipynb #7936c015
 @patch
 @torch.no_grad()
+@check_types
 def similar_items(self:CFLearner,
     items, # An item's id or several
     k:int=10, # How many items for each
@@ -225,6 +227,7 @@ def similar_items(self:CFLearner,
 
 @patch
 @torch.no_grad()
+@check_types
 def similar_users(self:CFLearner,
     users, # A user's id or several
     k:int=10, # How many users for each

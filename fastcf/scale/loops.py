@@ -10,11 +10,13 @@ __all__ = ['HAS_NUMBA', 'compiled']
 # %% ../../nbs/scale/00_loops.ipynb #112e6973
 import importlib.util
 import numpy as np
+from ..core import check_types
 
 # %% ../../nbs/scale/00_loops.ipynb #ed4c1fe3
 _compiled = {}
 HAS_NUMBA = importlib.util.find_spec('numba') is not None # whether loops can be compiled
 
+@check_types
 def compiled(
     f, # A function of numbers and arrays
     needed_by:str='' # Who needs it, for the error
