@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 from fastcore.basics import patch
-from ..core import check_types,RatingsError,UnknownIdError,id_repr
+from ..core import RatingsError,UnknownIdError,id_repr
 from ..data.vocab import Vocab
 from ..data.checks import describe_fault
 from ..data.loaders import CFDataLoaders,RatingsTable
@@ -103,7 +103,6 @@ def _grow(learn, ratings, side, unknown):
 # %% ../../nbs/bayes/07_growth.ipynb #7fcffa8a
 @patch
 @torch.no_grad()
-@check_types
 def add_users(self:CFLearner,
     ratings:pd.DataFrame, # Ratings of new users, of items that the model knows
     unknown:str='error' # What ratings of items without training ratings do: 'error', or 'drop' to leave them out
@@ -113,7 +112,6 @@ def add_users(self:CFLearner,
 
 @patch
 @torch.no_grad()
-@check_types
 def add_items(self:CFLearner,
     ratings:pd.DataFrame, # Ratings of new items, by users that the model knows
     unknown:str='error' # What ratings by users without training ratings do: 'error', or 'drop' to leave them out
@@ -171,7 +169,6 @@ def _add_new(learn, df):
 
 @patch
 @torch.no_grad()
-@check_types
 def add_ratings(self:CFLearner,
     ratings:pd.DataFrame # Ratings of users and items, known to the model or not
 ) -> CFLearner: # This learner, changed

@@ -16,7 +16,7 @@ from fastcore.basics import ifnone,patch
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..data.features import MetadataEncoder,with_ids
-from ..core import check_choice,check_count,check_side,check_types,listed
+from ..core import check_choice,check_count,check_id,check_side,check_types,listed
 from ..bayes.belief import Belief
 from ..bayes.foldin import estimate_prior,sides_of
 from .regression import Ridge,Tabular,Targets
@@ -73,5 +73,5 @@ class MetadataPrior:
         ids=None # Ids, in this order; by default all of `df`
     ) -> Belief: # About the rows of these ids
         "What is believed of each id's vector: its factors, then its bias"
-        f = self._features(ifnone(df, self.df), None if ids is None else listed(ids))
+        f = self._features(ifnone(df, self.df), None if ids is None else [check_id('ids', o) for o in listed(ids, 'ids')])
         return Belief(self.model.gaussian(f, 1 + self.model.leverage(f)), self.base.likelihood)

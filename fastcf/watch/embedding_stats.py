@@ -148,7 +148,7 @@ class EmbeddingStats(Callback):
         if not (isinstance(every, str) and every == 'epoch' or isinstance(every, int) and every > 0):
             raise ValueError(f"every: expected 'epoch' or a number of steps above 0, got {every!r}")
         show,stop_on = listed(show, 'show'),listed(stop_on, 'stop_on')
-        unknown = [o for o in stop_on if o not in KINDS]
+        unknown = [o for o in stop_on if not isinstance(o, str) or o not in KINDS]
         if unknown: raise ValueError(f"stop_on: there is no kind {unknown[0]!r}; there are {list(KINDS)}")
         self.every,self.names,self.sinks,self.seed = every,tables,as_sinks(to),seed
         self.show,self.stop_on,self.live = tuple(show),tuple(stop_on),live

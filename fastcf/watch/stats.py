@@ -32,8 +32,9 @@ def quantiles(
     qs # Shares from 0 to 1
 ) -> Tensor: # Quantiles float32 [len(qs)], linear between neighbours, as NumPy's
     "Quantiles of any number of values; `torch.quantile` stops at 16 million"
-    qs = np.asarray(qs)
-    if qs.dtype.kind not in 'fiu' or not ((qs >= 0) & (qs <= 1)).all(): raise ValueError(f"qs: expected shares from 0 to 1, got {short_repr(qs)}")
+    try: qs = np.asarray(qs, dtype='float64')
+    except (TypeError, ValueError): raise ValueError(f"qs: expected shares from 0 to 1, got {short_repr(qs)}") from None
+    if not ((qs >= 0) & (qs <= 1)).all(): raise ValueError(f"qs: expected shares from 0 to 1, got {short_repr(qs)}")
     if len(check_shape('values', values, None)) == 0: raise ValueError("values: expected numbers, there are none")
     x = values.float().sort().values
     at = torch.as_tensor(qs, dtype=torch.float64, device=x.device) * (len(x) - 1)

@@ -27,7 +27,7 @@ def embedding_tables(
     "The embedding tables of a model"
     found = {n: m for n,m in get_model(model).named_modules() if isinstance(m, nn.Embedding)}
     names = list(found) if names is None else listed(names, 'tables')
-    missing = [n for n in names if n not in found]
+    missing = [n for n in names if not isinstance(n, str) or n not in found]
     if missing: raise ValueError(f"tables: expected names of embedding tables, got {short_repr(missing[0])}; there are {list(found)}")
     return {n: found[n] for n in names or found}
 
