@@ -1,14 +1,17 @@
 """Lists beside implicit's, EASE's and the most popular items on ML-100K, all items ranked, settings chosen on validation rows.
 
-`python -m benchmarks.ranking` needs the extra `bench`, takes about ten minutes of one core and writes `benchmarks/ranking.csv`. Two protocols. *last*: each user's last
+`python -m benchmarks.ranking` needs the extra `bench`, takes about ten minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` alone: what an
+iteration costs beside implicit's, one thread, processor time, `--choices` simulated choices. Two protocols. *last*: each user's last
 rating by (timestamp, row) against all items not in that user's training rows; settings are chosen with the second-to-last held out. *liked*:
 a random tenth is the test, its rows rated 4 and more are right, settings are chosen with a tenth of the training rows held out.
 Every row is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 """
-import time, warnings
+import argparse, sys, time, warnings
 from functools import partial
+from unittest.mock import patch as replaced
 from benchmarks import keep
+from benchmarks.scale import skewed_ratings
 import numpy as np, pandas as pd, torch
 from scipy import sparse
 from fastcf.data.sources import load_ml100k
@@ -16,7 +19,9 @@ from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
 import fastcf.bayes.engines # `learn.sample_posterior`
-from fastcf.rank.choice import Fade
+from fastcf.rank import sweeps
+from fastcf.rank.sweeps import choice_groups, start_choices, sweep_choices
+from fastcf.rank.fade import Fade
 from fastcf.rank.best import top_scores
 from fastcf.rank.topn import ranked_frame, strike_seen
 from fastcf.rank.baselines import EASE, MostPopular
@@ -134,8 +139,48 @@ def best_value(dls):
     found = [(measures(By(learn.learn_choice(**m.keywords), 'value'), dls, 'liked')['ndcg'], j, m.keywords) for j,m in enumerate(grid(choices, factor_count=(32,), unobserved=(.3, .5), lowest=(.3, .5, 1.)))]
     return max(found)[2]
 
-def main():
+def seconds(f, times, warm=True):
+    "Processor time of a call, after a first one where `warm`"
+    if warm: f()
+    start = time.process_time()
+    for _ in range(times): f()
+    return (time.process_time() - start) / times
+
+def speed(choices, times=3):
+    "Seconds of an iteration: ours, implicit's, and how many times as long ours takes"
+    import implicit
+    users,items,rows = choices // 50,choices // 167,{}
+    df = skewed_ratings(users, items, choices)
+    dls = CFDataLoaders.from_df(df, seed=0, valid_pct=0, device='cpu')
+    t,c = dls.train_ds,dls.catalog
+    x = sparse.csr_matrix((np.full(len(t), 5, 'f'), (t.users.numpy(), t.items.numpy())), shape=(len(c.user), len(c.item)))
+    for k in (32, 64):
+        sides,w = choice_groups(t.users.long(), t.items.long(), *x.shape),torch.ones(len(t))
+        model = [start_choices(*x.shape, k, .1, .004, 0)]
+        def ours(): model[0] = sweep_choices(model[0], sides, w)
+        for quick in (True, False):
+            with replaced.object(sweeps, 'HAS_NUMBA', quick): rows[f'{k} factors, ' + ('compiled' if quick else 'PyTorch')] = dict(ours=seconds(ours, times))
+        make = lambda cg, n: implicit.als.AlternatingLeastSquares(factors=k, regularization=5, iterations=n, num_threads=1, random_state=0, use_cg=cg)
+        for cg in (True, False):
+            one,more = (seconds(lambda: make(cg, n).fit(x, show_progress=False), 1, warm=False) for n in (1, 1 + times))
+            theirs = (more - one) / times
+            for name in rows:
+                if name.startswith(f'{k} '): rows[name]['implicit, ' + ('conjugate gradients' if cg else 'Cholesky')] = theirs
+    res = pd.DataFrame(rows).T
+    res['times as long'] = res.ours / res['implicit, conjugate gradients']
+    keep(res, 'ranking_speed')
+    print(f'{len(t):,} choices, {x.shape[0]:,} × {x.shape[1]:,}: seconds of an iteration\n', res.to_string(float_format='%.3f'))
+
+def main(argv=()):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--only', choices=['lists', 'speed'])
+    parser.add_argument('--choices', type=int, default=500_000)
+    args = parser.parse_args(argv)
     torch.set_num_threads(1); warnings.simplefilter('ignore')
+    if args.only != 'lists': speed(args.choices)
+    if args.only != 'speed': quality()
+
+def quality():
     ml,rows = load_ml100k(),[]
     for times,methods in ((False, LAST), (True, TIMED)):
         valid,test = (loaders(ml, *nth_last(ml.ratings, n), times) for n in (2, 1))
@@ -148,4 +193,4 @@ def main():
     keep(df, 'ranking')
     print(df.drop(columns='settings').to_string(float_format='%.4f'))
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': main(sys.argv[1:])

@@ -47,6 +47,8 @@ from .bayes.intervals import *
 from .bayes.engines import *
 from .bayes.growth import *
 from .rank.choice import *
+from .rank.sweeps import *
+from .rank.fade import *
 from .rank.best import *
 from .rank.ials import *
 from .rank.topn import *

@@ -38,7 +38,6 @@ class EpochEngine(Callback):
         m = self.model
         if not (isinstance(self.learn, CFLearner) and isinstance(m, EmbeddingDotBias)):
             raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, "
-                            f""
                             f"got {type(self.learn).__name__} around {type(m).__name__}. "
                             "Make one with cf_learner(dls).")
 

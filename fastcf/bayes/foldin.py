@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_types,RatingsError,UnknownIdError,check_choice,check_side,other_side
+from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_side,check_types,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
@@ -31,7 +31,7 @@ def table_vectors(
 ):
     "Vectors of users and of items: factors, then biases; of any model that is linear in them"
     res = []
-    for side in ('user', 'item'):
+    for side in SIDES:
         factors,biases = require(model, f'{side}_vectors', 'beliefs')(),require(model, 'biases', 'beliefs')(side)
         res.append(torch.cat([factors.detach(), biases.detach().reshape(-1, 1)], 1).float())
     return res
@@ -113,7 +113,7 @@ def validation_noise(
 @Learned.makes('validation_noise')
 def _validation_noise(learn):
     "One noise for both sides, so that doubt about known and new rows can be compared"
-    seen = [validation_noise(learn, side) for side in ('user', 'item')]
+    seen = [validation_noise(learn, side) for side in SIDES]
     return None if None in seen else sum(seen) / 2
 
 def estimate_noise(
@@ -222,7 +222,7 @@ def columns_of(
     side # Of the new rows, 'user' or 'item'
 ):
     "What new rows of one side meet"
-    c,other = learn.dls.catalog,'user' if check_side(side) == 'item' else 'item'
+    c,other = learn.dls.catalog,other_side(side)
     served,counts = learn.learned.prior(other),learn.dls.counts(other)
     ids,belief,at = (sides_of(c, other)[0], None, None) if served is None else served.columns()
     items = c.items if served is None or other == 'user' else served.metadata()
@@ -242,8 +242,8 @@ def new_ratings(
     own,other = sides_of(learn.dls.catalog, side)
     df = check_frame(learn, ratings, side)
     if not len(df): return Vocab(['new'], own.name),*(np.empty(0, d) for d in ('int64', 'int64', 'float32'))
-    columns = columns_of(learn, side) if served else None
-    if columns is not None and columns.belief is not None:
+    if served and learn.learned.prior(other_side(side)) is not None:
+        columns = columns_of(learn, side)
         cols = columns.ids.rows(df[other.name]) if unknown == 'drop' else columns.ids.encode(df[other.name])
     else: cols = learn.dls.rows_with_ratings(df[other.name], other_side(side), 'nan' if unknown == 'drop' else 'error')
     df,cols = df[cols >= 0],cols[cols >= 0]

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,id_repr
+from ..core import SIDES,RatingsError,UnknownIdError,id_repr
 from ..data.vocab import Vocab
 from ..data.checks import describe_fault
 from ..data.loaders import CFDataLoaders,RatingsTable
@@ -178,10 +178,10 @@ def add_ratings(self:CFLearner,
     _add_new(self, df)
     before = self.dls.train_ds
     table,users,items = _merged(self, df)
-    priors = [row_prior(self, side) for side in ('user', 'item')] # of the tables and ratings as they were
+    priors = [row_prior(self, side) for side in SIDES] # of the tables and ratings as they were
     self.dls = CFDataLoaders(self.dls.train.new(table), self.dls.valid, path=self.dls.path, device=self.dls.device)
     for side,rows in (('user', users), ('item', items)):
-        for name,prior in zip(('user', 'item'), priors): self.learned.keep(f'{name}_prior', prior)
+        for name,prior in zip(SIDES, priors): self.learned.keep(f'{name}_prior', prior)
         _move(self, rows, side, before, table)
     self.opt = None
     return self

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from ..core import SIDES
 from ..learn.learned import Learned
 from ..learn.learner import CFLearner
 from .posterior import Gaussian,RatingsCSR,quadratic_form,ranges,row_precisions
@@ -56,7 +57,7 @@ class LaplaceSpread:
         learn:CFLearner # A fitted learner
     ):
         self.learn,self._own,self._covs = learn,{},{}
-        self.priors = {side: row_prior(learn, side) for side in ('user', 'item')}
+        self.priors = {side: row_prior(learn, side) for side in SIDES}
 
     def __getstate__(self): return {**self.__dict__, '_own': {}, '_covs': {}}
 

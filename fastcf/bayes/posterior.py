@@ -136,6 +136,48 @@ def row_precisions(
         parts.append(_sums(g, products, weights).view(row_count, -1, k))
     return prior + (parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
+# %% ../../nbs/bayes/00_posterior.ipynb #adffda16
+def _steps_by_rating(g, vectors, prior):
+    "From weights of ratings [n] to a function of gradients that gives steps [rows, k]: a factorization of m × m numbers for rows of at most m ratings"
+    eye = lambda size: torch.eye(size, dtype=vectors.dtype, device=vectors.device)
+    white = torch.linalg.solve_triangular(cholesky(prior), eye(vectors.shape[1]), upper=False) # from steps to coordinates in which the prior is the identity
+    n = g.starts.diff()
+    row_count,most = len(n),max(1, int(n.max()))
+    at = g.rows() * most + torch.arange(len(g.cols), device=n.device) - g.starts[:-1].repeat_interleave(n)
+    padded = lambda o: o.new_zeros(row_count * most).index_copy_(0, at, o).view(row_count, most)
+    a = (vectors @ white.T)[padded(g.cols)] # [rows, m, k]
+    products,one = a @ a.mT,eye(most)
+    def factor(weights):
+        root = padded(weights.sqrt())
+        c = cholesky(one + root[:, :, None] * products * root[:, None])
+        def step(d):
+            d = d @ white.T
+            s = root * torch.cholesky_solve((root * (a @ d[..., None])[..., 0])[..., None], c)[..., 0]
+            return (d - _times(s, a)) @ white
+        return step
+    return factor
+
+# %% ../../nbs/bayes/00_posterior.ipynb #adffda14
+def _by_length(groups, prior, k):
+    "Ratings with rows in the order of their number, that order, and up to how many a row is solved by its ratings; as they are where that gains nothing"
+    if prior.precision.dim() == 3 or len(groups.starts) <= 64: return groups,None,-1
+    n,order = groups.starts.diff().sort(stable=True)
+    at = ranges(groups.starts[order], n)
+    return RatingsCSR(groups.order[at], groups.cols[at], F.pad(n.cumsum(0), (1, 0))),order,k
+
+def _blocks(groups, k, few, budget):
+    "Of each block of rows sorted by length: its rows and its ratings as slices, the latter sorted, and whether rows have at most `few`, all nearly as many"
+    n,s = groups.starts.diff(),0
+    while s < len(n):
+        most = int(n[s]) * 5 // 4 + 1
+        short = int(n[s]) <= few
+        end = int(torch.searchsorted(n, min(few, most), right=True)) if short else len(n)
+        e = min(end, s + max(1, budget // (8 * k * most if short else 4 * k * k)))
+        starts = groups.starts[s:e+1]
+        at = slice(int(starts[0]), int(starts[-1]))
+        yield slice(s, e),at,RatingsCSR(groups.order[at], groups.cols[at], starts - starts[0]),short
+        s = e
+
 # %% ../../nbs/bayes/00_posterior.ipynb #907fd57c
 def posterior(
     groups:RatingsCSR, # Ratings by row, as from `group_ratings`
@@ -148,14 +190,20 @@ def posterior(
     budget:int=2**25 # Numbers in memory at a time, beyond the result: 128 MB in float32
 ): # As `what` says
     "What each row's ratings say of its vector (Salakhutdinov & Mnih 2008, equations 11 to 13)"
-    k = vectors.shape[1]
+    k,row_count = vectors.shape[1],len(groups.starts) - 1
+    groups,order,few = _by_length(groups, prior, k) if what == 'mean' else (groups, None, -1)
     alpha = torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(len(groups.order))
     alpha = alpha.index_select(0, groups.order)
-    pull,row_count = alpha * targets.index_select(0, groups.order),len(groups.starts) - 1
+    pull = alpha * targets.index_select(0, groups.order)
     mean = vectors.new_empty(row_count, k)
     full = vectors.new_empty(row_count, k, k) if what == 'full' else None
-    for rows,at,g in groups.slices(max(1, budget // (4*k*k))):
+    for rows,at,g,short in _blocks(groups, k, few, budget):
+        if order is not None: rows = order[rows]
         m,p0 = prior.of(rows)
+        if short and len(g.cols):
+            fit = dots(m, g.rows(), vectors, g.cols) if m.dim() == 2 else (vectors @ m).index_select(0, g.cols)
+            mean[rows] = m + _steps_by_rating(g, vectors, p0)(alpha[at])(_sums(g, vectors, pull[at] - alpha[at] * fit))
+            continue
         p = row_precisions(g, vectors, alpha[at], p0) # [g, k, k]
         h = _times(m, p0) + _sums(g, vectors, pull[at]) # [g, k]
         c = cholesky(p)
@@ -227,14 +275,22 @@ def gaussian_of(
     spread = spread + 1e-3 * spread.diagonal().mean().clamp(min=1e-8) * torch.eye(x.shape[1], device=x.device)
     return Gaussian(x.mean(0), torch.linalg.inv(spread.double()).to(x.dtype))
 
+# %% ../../nbs/bayes/00_posterior.ipynb #adffda13
+def _steps_by_vector(g, vectors, prior):
+    "As `_steps_by_rating`, by a factorization of k × k numbers a row"
+    def factor(weights):
+        c = cholesky(row_precisions(g, vectors, weights, prior))
+        return lambda d: torch.linalg.solve_triangular(c.mT, torch.linalg.solve_triangular(c, d[..., None], upper=False), upper=True)[..., 0]
+    return factor
+
 # %% ../../nbs/bayes/00_posterior.ipynb #adffda12
-def _newton(x, problem, steps=64):
+def _newton(x, problem, factor, often, steps=64):
     "The most probable vectors [rows, k], walked to from `x`, and the tangents' weights there [n]"
-    g,vectors,prior,size = problem[0],problem[1],problem[6],x.new_ones(len(x))
+    g,size = problem[0],x.new_ones(len(x))
     now = _energy(x, *problem)
     for n in range(steps):
-        if n % 16 in (0, 3): c = cholesky(row_precisions(g, vectors, now[2], prior))
-        d = torch.linalg.solve_triangular(c.mT, torch.linalg.solve_triangular(c, now[1][..., None], upper=False), upper=True)[..., 0]
+        if often or n % 16 in (0, 3): step = factor(now[2])
+        d = step(now[1])
         size[(now[1] * d).sum(1) / 2 < 1e-4 + 1e-6 * now[0]] = 0 # there
         if not size.any(): break
         to = x - size[:, None] * d
@@ -261,15 +317,18 @@ def laplace_posterior(
     "What each row's ratings say of its vector, with a sigmoid between score and rating"
     if y_range is None: return posterior(groups, vectors, ratings - offsets, prior, noise_precision, what, budget=budget)
     k,row_count = vectors.shape[1],len(groups.starts) - 1
+    groups,order,few = _by_length(groups, prior, k)
     alpha = torch.as_tensor(noise_precision, dtype=vectors.dtype, device=vectors.device).expand(len(groups.order))
     each = [o.index_select(0, groups.order) for o in (offsets, ratings, alpha)]
     mean = (prior.mean.expand(row_count, k) if start is None else start).clone()
     full = vectors.new_empty(row_count, k, k) if what == 'full' else None
-    for rows,at,g in groups.slices(max(1, budget // (4*k*k))):
+    for rows,at,g,short in _blocks(groups, k, few, budget):
+        if order is not None: rows = order[rows]
         v,(m,p0) = vectors,prior.of(rows)
         if len(g.cols) < 2 * len(vectors): # the columns that occur, close together
             used,cols = g.cols.unique(return_inverse=True)
             v,g = vectors.index_select(0, used),RatingsCSR(g.order, cols, g.starts)
-        mean[rows],weights = _newton(mean[rows], (g, v, *(o[at] for o in each), m, p0, y_range))
+        factor = (_steps_by_rating if short and len(g.cols) else _steps_by_vector)(g, v, p0)
+        mean[rows],weights = _newton(mean[rows], (g, v, *(o[at] for o in each), m, p0, y_range), factor, short)
         if what == 'full': full[rows] = row_precisions(g, v, weights, p0)
     return Gaussian(mean, full) if what == 'full' else mean

@@ -166,7 +166,7 @@ class Newcomers(ServesNewcomers):
 
     def _noise(self, rows):
         "Noise of each pair: that which was estimated with the prior of its new side, or the mean of both where both are new"
-        own = [np.nan if p is None else p.ready().prior.base.likelihood.noise for p in map(self.priors.get, ('user', 'item'))]
+        own = [np.nan if p is None else p.ready().prior.base.likelihood.noise for p in map(self.priors.get, SIDES)]
         return np.nanmean([np.where(r < 0, noise, np.nan) for r,noise in zip(rows, own)], 0)
 
 # %% ../../nbs/cold/03_attach.ipynb #b5bf02b5
@@ -179,11 +179,11 @@ def predict(self:Newcomers,
     "Predictions of pairs of which a side has no training ratings"
     preds,std = np.full((2, len(df)), np.nan, 'float32')
     rows = [self.learn.dls.rows_with_ratings(df.iloc[:, j], SIDES[j], 'nan') for j in range(2)]
-    ok = np.flatnonzero(np.all([(r >= 0) | (side in self.priors) for side,r in zip(('user', 'item'), rows)], 0))
+    ok = np.flatnonzero(np.all([(r >= 0) | (side in self.priors) for side,r in zip(SIDES, rows)], 0))
     like,step = row_prior(self.learn, 'user').likelihood,max(1, BUDGET // row_prior(self.learn, 'user').mean.numel()**2)
     for at in np.split(ok, range(step, len(ok), step)) if len(ok) else ():
         parts = []
-        for j,side in enumerate(('user', 'item')):
+        for j,side in enumerate(SIDES):
             code,ids = pd.factorize(df.iloc[at, j], use_na_sentinel=False)
             first = np.unique(code, return_index=True)[1]
             parts.append([None if o is None else o[code] for o in self._vectors(ids, rows[j][at][first], side, spread)])
@@ -219,7 +219,7 @@ def export(self:CFLearner,
     "As fastai's, with what lists, `fold_in` and attached priors must have learned from the ratings, which stay behind"
     if len(self.dls.train_ds) and has_ratings(self.dls.train_ds): self.choice # learned now, if it was not
     if isinstance(self.model, EmbeddingDotBias) and self.learned.complete:
-        for side in ('user', 'item'): row_prior(self, side)
+        for side in SIDES: row_prior(self, side)
         for name in ('spread', 'rating_limits'): self.learned.get(name)
         for p in (self.learned.newcomers.priors if self.learned.newcomers is not None else {}).values(): p.ready()
     Learner.export(self, fname, **kwargs)

@@ -335,7 +335,6 @@ def from_json(cls:Interview,
     return res
 
 @patch
-@check_types
 def add_to(self:Interview,
     learn, # The learner that the newcomer becomes a user of
     id # The id they get
@@ -345,5 +344,5 @@ def add_to(self:Interview,
     check_id('id', id)
     c = learn.dls.catalog
     said = {i: v for i,v in self.split_topics(self.replies)[0].items() if v is not None}
-    if not said: raise ValueError(f"add_to: the newcomer rated nothing so far. Answer a page first.")
+    if not said: raise ValueError("add_to: the newcomer rated nothing so far. Answer a page first.")
     return learn.add_users(pd.DataFrame({c.user.name: [id] * len(said), c.item.name: list(said), c.rating_name: list(said.values())}))

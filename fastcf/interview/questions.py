@@ -32,7 +32,7 @@ class ExposureModel:
         max_rows:int=20_000 # Users to learn from; of more, so many are sampled
     ):
         self.histories = learn.dls.histories
-        user_count,item_count = self.histories.user_count,self.histories.item_count
+        user_count = self.histories.user_count
         self.popularity = learn.dls.counts().float() / user_count
         rows = torch.randperm(user_count, generator=torch.Generator().manual_seed(seed))[:max_rows].sort().values
         table = seen_table(self.histories, rows)

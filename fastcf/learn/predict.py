@@ -58,7 +58,7 @@ def predict(self:CFLearner,
     if not spread and (score := _score_of_one(self, users, items)) is not None: return score
     df,single = id_pairs((c.user.name, c.item.name), users, items)
     new = self.learned.newcomers # what serves ids without training ratings, if a prior is attached
-    served = ['nan' if self.learned.prior(side) is not None else lenient for side in ('user', 'item')]
+    served = ['nan' if self.learned.prior(side) is not None else lenient for side in SIDES]
     rows = [rows_served(self, df.iloc[:, j], SIDES[j], served[j]) for j in range(2)]
     ok = (rows[0] >= 0) & (rows[1] >= 0)
     preds,std = np.full((2, len(df)), np.nan, dtype='float32')

@@ -10,6 +10,7 @@ __all__ = ['USUAL', 'STEADY', 'BIASES', 'EVERY', 'RowDecay']
 # %% ../../nbs/learn/01_row_decay.ipynb #9378da02
 import torch
 from fastai.callback.core import Callback
+from ..core import SIDES
 from .means import mean_biases,means_of,sparseness
 
 # %% ../../nbs/learn/01_row_decay.ipynb #84d912b5
@@ -37,7 +38,7 @@ class RowDecay(Callback):
         if len(dls.train_ds) == 0 or (share := sparseness(dls)) == 0: return
         means = getattr(learn, 'means', None) or means_of(dls)
         noisy = max(1., (means.damping[0] * means.damping[1])**.5 / STEADY)
-        for side,start in zip(('user', 'item'), mean_biases(means, model.y_range)):
+        for side,start in zip(SIDES, mean_biases(means, model.y_range)):
             counts = dls.counts(side).clamp(min=1).double()
             more = ((USUAL / (counts * len(dls.train_ds))).sqrt() * noisy - 1).clamp(min=0).float()[:, None] * share # [rows, 1], in units of wd
             table,bias = getattr(model, f'{side}_weight').weight,getattr(model, f'{side}_bias').weight

@@ -18,9 +18,9 @@ from ..core import check_types,check_count,listed
 from ..data.loaders import CFDataLoaders
 from ..bayes.posterior import group_ratings,ranges
 from .best import top_scores
-from .choice import Fade
+from .fade import Fade
 from .ials import choice_weights
-from .topn import blocks_of,ranked_frame,strike_seen
+from .topn import ranked_frame,shown_blocks,strike_seen
 
 # %% ../../nbs/rank/04_baselines.ipynb #ee4e7cd3
 class Baseline:
@@ -41,7 +41,7 @@ class Baseline:
         if users is None: users = c.user[np.flatnonzero(self.dls.counts('user').numpy())]
         users = listed(users, 'users')
         rows,tops = torch.as_tensor(self.dls.rows_with_ratings(users, 'user', 'error')),[]
-        for at in blocks_of(rows, len(c.item)):
+        for at in shown_blocks(rows, len(c.item)):
             scores = self.scores(at).index_fill(1, out, -torch.inf)
             if exclude_seen: strike_seen(scores, at, self.dls.seen)
             tops.append(top_scores(scores, min(check_count('k', k), len(c.item))))

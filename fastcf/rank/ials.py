@@ -14,7 +14,9 @@ from fastcore.basics import patch
 from ..core import check_count,check_id,check_types,show_progress
 from ..learn.learner import CFLearner
 from ..bayes.engines import EpochEngine
-from .choice import ChoiceModel,Fade,choice_groups,choose_fade,explain_choice,fade_choices,pair_loss,start_choices,sweep_choices
+from .choice import ChoiceModel,explain_choice
+from .sweeps import choice_groups,pair_loss,start_choices,sweep_choices
+from .fade import Fade,choose_fade,fade_choices
 
 # %% ../../nbs/rank/02_ials.ipynb #55e78922
 def choice_weights(
@@ -42,13 +44,14 @@ class IALS(EpochEngine):
         penalty:float=.01, # Weight of the squared vectors for each unit of evidence (λ)
         lowest:float=.5, # What a choice with the lowest rating counts, beside 1 for one with the highest: what was liked says more
         recency='auto', # A `Fade`, `None` for none, or 'auto': chosen on each user's newest choice if the loaders carry times
-        block:int=32, # Columns solved at a time; vectors as short as this are solved exactly
+        steps:int=4, # Steps of conjugate gradients a row and epoch
         seed:int=0 # Seed of the items' first vectors
     ):
         if not (recency is None or isinstance(recency, str) and recency == 'auto' or isinstance(recency, Fade)): raise TypeError(f"recency: expected a Fade, None or 'auto', got {recency!r}")
         self.factor_count,self.unobserved,self.penalty = factor_count,unobserved,penalty
         if not 0 < lowest <= 1: raise ValueError(f"lowest: expected a number above 0, at most 1, got {lowest!r}")
-        self.lowest,self.recency,self.block,self.seed = lowest,recency,block,seed
+        self.lowest,self.recency,self.seed = lowest,recency,seed
+        self.steps = check_count('steps', steps)
 
     def check(self):
         if not isinstance(self.learn, CFLearner): raise TypeError(f"IALS: works on a CFLearner, got {type(self.learn).__name__}. Make one with cf_learner(dls).")
@@ -63,7 +66,7 @@ class IALS(EpochEngine):
         if r is not None: self.result.rating_range,self.result.lowest = (float(r.min()), float(r.max())),self.lowest
 
     def train_epoch(self):
-        self.result = sweep_choices(self.result, self.sides, self.weights, self.block)
+        self.result = sweep_choices(self.result, self.sides, self.weights, self.steps)
         return pair_loss(self.result, self.sides[0], self.weights)
 
     def after_train(self):

@@ -15,19 +15,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_types,check_choice,check_count,listed,settle,show_progress,stable_topk
+from ..core import check_choice,check_count,check_types,listed,show_progress
 from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .best import most_alike,top_scores,top_settled
+from .best import blocks_of,most_alike,top_scores,top_values
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5f67b1ac
-_BLOCK = 2**21 # scores at a time: 8 MB, which a processor's cache holds while they are read again and again
-
-def blocks_of(rows, item_count, names='users'):
-    "`rows` in blocks of about `_BLOCK` scores, with a progress bar where there are many"
-    parts = rows.split(max(1, _BLOCK // max(1, item_count)))
+def shown_blocks(rows, width):
+    "`rows` in blocks, with a progress bar where there are many"
+    parts = blocks_of(rows, width)
     return parts if len(parts) < 8 else show_progress(parts, leave=False)
 
 def ranked_frame(c, name, ids, id_col, cols, values):
@@ -92,26 +90,17 @@ class _Lists:
         r = score_all(self.model, rows.clamp(min=0), len(self.learn.dls.catalog.item)).float()
         return (self.complete(r, ids, rows) if self.complete else r).cpu()
 
-    def pairs(self, rows, cols):
-        "Predicted ratings of some items a user [b, m]"
-        m = cols.shape[1]
-        return score_pairs(self.model, rows.repeat_interleave(m), cols.flatten()).view(len(rows), m)
+    def pairs(self, ids, rows):
+        "A function of pairs, of a place among `rows` and a column, that gives predicted ratings"
+        if not self.complete: return lambda at, cols: score_pairs(self.model, rows[at], cols)
+        table = self.ratings(ids, rows)
+        return lambda at, cols: table[at, cols]
 
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
         if self.order == 'rating': return self.top_ratings(ids, rows, k)
         scores = self.masked(self.users[rows] @ self.items.T, rows)
-        if self.order == 'value': return self.top_values(ids, rows, k, scores)
-        best,cols = top_settled(scores, k)
-        chance = torch.where(best.isfinite(), self.choice.chance(best), -torch.inf)
-        return cols,self.shown(best, chance, self.predicted(ids, rows, cols))
-
-    def predicted(self, ids, rows, cols):
-        if self.choice.rating_range is None: return None
-        return self.ratings(ids, rows).gather(1, cols) if self.complete else self.pairs(rows, cols)
-
-    def shown(self, scores, chance, rating):
-        return dict(chance=chance) if rating is None else dict(value=self.choice.value(scores, rating), chance=chance, prediction=rating)
+        return top_values(self.choice, scores, self.pairs(ids, rows), k, self.order)
 
     def top_ratings(self, ids, rows, k):
         m = self.model
@@ -122,37 +111,6 @@ class _Lists:
         raw = (F.pad(m.user_weight(at), (0, 1), value=1.) @ self.items.T).float() # the order is that before the link
         best,cols = top_scores(self.masked(raw, rows), k)
         return cols,dict(prediction=torch.where(best.isfinite(), m.link(best + m.user_bias(at)), -torch.inf))
-
-    def top_values(self, ids, rows, k, scores):
-        "Weigh the likeliest items only, wherever no other can be worth more"
-        if self.complete: return self.weigh_all(ids, rows, k, scores)
-        c,m = self.choice,min(self.n, max(4 * k, 64))
-        likely,cols = top_scores(scores, m)
-        cols,order = cols.sort(1)
-        rest,likely = settle(likely[:, -1]),settle(likely.gather(1, order)) # no other is worth more than its score, at most `rest`
-        rating = self.pairs(rows, cols)
-        best,at = stable_topk(c.value(likely, rating), k)
-        cols,chance,rating = (o.gather(1, at) for o in (cols, c.chance(likely), rating))
-        if m < self.n and (unsure := (best[:, -1] <= rest) & rest.isfinite()).any():
-            more,values = self.weigh_those_above(rows[unsure], k, scores[unsure], best[unsure, -1:])
-            cols[unsure],best[unsure],chance[unsure],rating[unsure] = more,*values.values()
-        return cols,dict(value=best, chance=chance, prediction=rating)
-
-    def weigh_those_above(self, rows, k, scores, least):
-        "The value of what can come before the last item of a list, which is worth `least` [b, 1]"
-        b,cols = ((scores := settle(scores)) >= least).nonzero(as_tuple=True)
-        values = torch.full_like(scores, -torch.inf)
-        few = 8 * len(b) < scores.numel()
-        rating = score_pairs(self.model, rows[b], cols) if few else self.ratings(None, rows)[b, cols]
-        values[b, cols] = self.choice.value(scores[b, cols], rating)
-        best,cols = top_scores(values, k)
-        return cols,dict(value=best, chance=self.choice.chance(scores.gather(1, cols)), prediction=self.pairs(rows, cols))
-
-    def weigh_all(self, ids, rows, k, scores):
-        "The value of everything"
-        scores,rating = settle(scores),self.ratings(ids, rows)
-        best,cols = top_scores(self.choice.value(scores, rating), k)
-        return cols,dict(value=best, chance=self.choice.chance(scores.gather(1, cols)), prediction=rating.gather(1, cols))
 
 # %% ../../nbs/rank/03_topn.ipynb #f01bd19b
 UNKNOWN = 'error','skip','nan','popular'
@@ -195,7 +153,7 @@ def recommend(self:CFLearner,
     order = _order(self, rank_by)
     lists,tops = _Lists(self, c, out, exclude_seen, order),[]
     known = torch.arange(len(rows)) if self.learned.prior('user') is not None else (rows >= 0).nonzero()[:, 0]
-    for at in blocks_of(known, len(out)): tops.append(lists.top([users[j] for j in at], rows[at], min(k, len(out))))
+    for at in shown_blocks(known, len(out)): tops.append(lists.top([users[j] for j in at], rows[at], min(k, len(out))))
     if not tops: tops.append(lists.top([], rows[:0], min(k, len(out))))
     cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
     res = ranked_frame(c, c.user.name, [users[j] for j in known], self.dls.catalog.item.name, cols, values)
@@ -248,7 +206,7 @@ def _alike(vectors, rows, k, rare):
     "The nearest rows [n, k] to each of `rows`, and their cosines"
     unit,tops = nn.functional.normalize(vectors.float()),[]
     rare,rows = rare.to(unit.device),rows.to(unit.device)
-    for part in blocks_of(rows, len(unit)):
+    for part in shown_blocks(rows, len(unit)):
         tops.append(most_alike(unit, part, k, rare))
     values,cols = (torch.cat(o) for o in zip(*tops))
     return cols,dict(similarity=values)

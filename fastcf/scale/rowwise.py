@@ -18,7 +18,8 @@ from fastai.optimizer import Optimizer
 from fastcore.basics import patch
 from ..core import ArgumentError,check_types,short_repr
 from ..learn.optim import ROWWISE
-from .loops import HAS_NUMBA,adam_loop,adam_pending,compiled,decay_loop,decay_pending,sum_rows
+from ..core import HAS_NUMBA,compiled
+from .loops import adam_loop,adam_pending,decay_loop,decay_pending,sum_rows
 
 # %% ../../nbs/scale/00_rowwise.ipynb #94cf5963
 def _sum_duplicates(grad, seen):

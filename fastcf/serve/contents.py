@@ -8,13 +8,14 @@ Docs: https://fastcf.github.io/fastcf/serve/contents.html.md"""
 __all__ = []
 
 # %% ../../nbs/serve/01_contents.ipynb #d5308eae
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import UnknownIdError
+from ..core import SIDES,UnknownIdError
 from ..data.vocab import Vocab
 from ..data.features import MetadataEncoder
 from ..bayes.posterior import Gaussian,augment
@@ -70,6 +71,16 @@ class Side:
     def offsets(self):
         "Biases [n]"
         return self.vectors[:, -1].contiguous()
+
+    @cached_property
+    def columns(self):
+        "As new rows of the other side meet them: ids of the rows, then those that only an attached prior knows; their training ratings; what it believes of those without, and their places in it"
+        if self.attached is None: return self.vocab,self.counts,None,None
+        vocab = copy.copy(self.vocab)
+        vocab.ids = vocab.ids.append(self.attached.ids.ids.difference(vocab.ids, sort=False))
+        counts = torch.nn.functional.pad(self.counts, (0, len(vocab) - len(self.counts)))
+        new = counts == 0
+        return vocab,counts,self.attached.of(vocab.ids[new.numpy()]),torch.where(new, new.cumsum(0) - 1, -1)
 
     @cached_property
     def unit(self):
@@ -136,7 +147,7 @@ def _check_info(f, d):
     "Raise unless `recommender.json` says what it has to"
     def need(ok, what):
         if not ok: raise f.fault('recommender.json', f"{what} is not as it was written")
-    for k in ('user', 'item'): need(_side_is_right(f, d[k]), repr(k))
+    for k in SIDES: need(_side_is_right(f, d[k]), repr(k))
     need(all(_count(d[k]) for k in ('factor_count', 'seen_count')), "a count")
     need(_pair(d['limits']) and (d['y_range'] is None or _pair(d['y_range'])), "'limits' or 'y_range'")
     need(type(d['rating_name']) is str and isinstance(d['made'], dict) and all(type(d['made'].get(o)) is str for o in ('at', 'fastcf')), "'rating_name' or 'made'")
@@ -270,14 +281,14 @@ def read_contents(
 ) -> dict: # What a `Recommender` is made of
     "Everything in a folder, checked"
     d = read_info(f)
-    keys = [k + more for k in ('user', 'item') for more in ('', '_attached') if not more or d[k]['attached']]
+    keys = [k + more for k in SIDES for more in ('', '_attached') if not more or d[k]['attached']]
     ids = f.read_json('ids.json', [*keys, 'items', 'about', 'topics'])
     expected = {'seen.offsets': ('int64', [d['user']['count'] + 1]), 'seen.items': ('int32', [d['seen_count']])}
-    for k in ('user', 'item'): expected |= side_tensors(k, d[k]['count'], d['factor_count'] + 1, d[k]['attached'] and d[k]['attached']['count'])
+    for k in SIDES: expected |= side_tensors(k, d[k]['count'], d['factor_count'] + 1, d[k]['attached'] and d[k]['attached']['count'])
     t = f.read_tensors('tables.safetensors', expected)
     _check_tables(f, d, t)
     try: metadata = None if ids['items'] is None else frame_from_json(ids['items'])
     except Exception as e: raise f.fault('ids.json', f"the metadata of items cannot be read ({type(e).__name__}: {e})") from None
     if metadata is not None and metadata.index.has_duplicates: raise f.fault('ids.json', "the metadata of items has an id twice")
-    user,item = (_side(f, d, t, ids, k) for k in ('user', 'item'))
+    user,item = (_side(f, d, t, ids, k) for k in SIDES)
     return dict(user=user, item=item, seen=(t['seen.offsets'], t['seen.items']), info=d, metadata=metadata, parts=_parts(f, d, ids))

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import settle,stable_topk
+from ..core import stable_topk
 from ..bayes.posterior import link_slope,ranges
 from ..rank.choice import ChoiceModel
+from ..rank.best import top_values
 from .format import to_json
 
 # %% ../../nbs/serve/01_lists.ipynb #df53d622
@@ -64,13 +65,6 @@ def together(
     if not parts: return torch.zeros(0, k, dtype=torch.int64),dict(prediction=torch.zeros(0, k))
     return torch.cat([o for o,_ in parts]),{n: torch.cat([o[n] for _,o in parts]) for n in parts[0][1]}
 
-def blocks(
-    n:int, # Lists
-    width:int # Numbers that each needs
-): # Positions, some at a time
-    "Cut into blocks of about 64 MB"
-    return np.split(np.arange(n), range(step := max(1, 2**24 // max(1, width)), n, step)) if n else ()
-
 # %% ../../nbs/serve/01_lists.ipynb #3d963921
 def average_where_new(
     table:Tensor, # Vectors of the choice model [rows, k]
@@ -105,11 +99,12 @@ class Candidates:
 
     def ratings(self,
         u:Tensor, # Vectors of users [b, k]
-        cols:Tensor # Columns [b, m]
-    ) -> Tensor: # [b, m]
-        "Predicted ratings"
-        v = self.vectors[cols] # [b, m, k]
-        return self.link((v[..., :-1] @ u[:, :-1, None])[..., 0] + v[..., -1] + u[:, -1:])
+        at:Tensor, # Which of them [p]
+        cols:Tensor # Column of each [p]
+    ) -> Tensor: # [p]
+        "Predicted ratings of pairs"
+        raw = [torch.linalg.vecdot(u[a, :-1], self.vectors[c, :-1]) + self.vectors[c, -1] + u[a, -1] for a,c in zip(at.split(2**16), cols.split(2**16))]
+        return self.link(torch.cat(raw))
 
     def masked(self,
         scores:Tensor, # [b, n]; changed
@@ -129,35 +124,6 @@ class Candidates:
         return scores
 
 # %% ../../nbs/serve/01_lists.ipynb #83868d0e
-def shown_of(
-    choice:ChoiceModel, # Who would choose what
-    scores:Tensor, # Its scores, any shape
-    rating:Tensor # Predicted ratings, of the same shape
-) -> dict: # Column to numbers
-    "Value, chance and rating of some scores; the value of what is not there is minus infinity"
-    return dict(value=choice.value(scores, rating), chance=choice.chance(scores), prediction=rating)
-
-def top_values(
-    choice:ChoiceModel, # Who would choose what
-    scores:Tensor, # Its scores [b, n], minus infinity for what is left out
-    rating, # A function of rows and columns [b, m] that gives predicted ratings [b, m]
-    k:int # How many
-) -> tuple: # Columns [b, k], and what to show of each
-    "The best by value"
-    n = scores.shape[1]
-    m = min(n, max(8 * k, 128))
-    likely,cols = stable_topk(scores, m)
-    rest,(cols,order) = settle(likely[:, -1]),cols.sort(1)
-    shown = shown_of(choice, settle(likely.gather(1, order)), rating(slice(None), cols))
-    best,at = stable_topk(shown['value'], k)
-    cols,shown = cols.gather(1, at),{name: o.gather(1, at) for name,o in shown.items()}
-    unsure = ((best[:, -1] <= rest) & rest.isfinite()).nonzero()[:, 0] if m < n else []
-    for j in unsure: # another might be worth as much
-        every = shown_of(choice, settle(scores[j:j+1]), rating(slice(j, j + 1), torch.arange(n)[None]))
-        cols[j] = stable_topk(every['value'], k)[1]
-        for name,o in every.items(): shown[name][j] = o[0, cols[j]]
-    return cols,shown
-
 def top_of(
     c:Candidates, # What to choose from
     u:Tensor, # Vectors of users: factors, then biases [b, k]
@@ -171,6 +137,4 @@ def top_of(
         best,cols = stable_topk(c.masked(u[:, :-1] @ c.factors + c.vectors[:, -1], rows, exclude_seen), k)
         return cols,dict(prediction=torch.where(best.isfinite(), c.link(best + u[:, -1:]), -torch.inf))
     scores = c.masked(average_where_new(c.choice.users, rows) @ c.choices, rows, exclude_seen)
-    if order == 'value': return top_values(c.choice, scores, lambda at, cols: c.ratings(u[at], cols), k)
-    best,cols = stable_topk(settle(scores), k)
-    return cols,shown_of(c.choice, best, c.ratings(u, cols))
+    return top_values(c.choice, scores, lambda at, cols: c.ratings(u, at, cols), k, order)

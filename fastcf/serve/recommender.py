@@ -19,10 +19,10 @@ from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
-from ..rank.best import most_alike
+from ..rank.best import blocks_of,most_alike
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
-from .lists import Candidates,Lists,blocks,together,top_of
+from .lists import Candidates,Lists,together,top_of
 from .pairs import Tables
 
 # %% ../../nbs/serve/01_recommender.ipynb #33696b2f
@@ -39,7 +39,7 @@ class Recommender(Tables):
         super().__init__(user, item, seen, None if info['y_range'] is None else tuple(info['y_range']))
         self.info,self.items,self.parts,self.limits = info,metadata,parts or {},tuple(info['limits'])
         self.choice = self.parts.get('choice') # who would choose what, or `None`
-        self._titles,self._candidates = None,{}
+        self._titles,self._candidates,self._likelihoods = None,{},{}
 
     def __repr__(self):
         u,i,made = self.user,self.item,self.info['made']
@@ -61,8 +61,8 @@ class Recommender(Tables):
 
     @property
     def all_titles(self) -> np.ndarray|None:
-        "The titles of all rows of items, looked up once"
-        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.vocab.ids)
+        "The titles of all rows of items, then of those that only an attached prior knows, looked up once"
+        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.columns[0].ids)
         return self._titles
 
 # %% ../../nbs/serve/01_recommender.ipynb #93ff6fd6
@@ -139,9 +139,9 @@ def lists(self:Recommender,
     rows = self.rows(users, 'user', 'nan' if self.user.attached or unknown == 'skip' else 'error')
     if unknown == 'skip' and not self.user.attached: users,rows = [u for u,r in zip(users, rows) if r >= 0],rows[rows >= 0]
     k = min(k, len(c))
-    for at in blocks(len(rows), max(len(c), 128 * c.vectors.shape[1])) if k else ():
-        u = self.vectors([users[j] for j in at], rows[at], 'user')[0]
-        parts.append(top_of(c, u, torch.as_tensor(rows[at]), k, order, exclude_seen))
+    for at in blocks_of(torch.arange(len(rows)), max(len(c), 128 * c.vectors.shape[1])) if k else ():
+        u = self.vectors([users[j] for j in at], rows[at.numpy()], 'user')[0]
+        parts.append(top_of(c, u, torch.as_tensor(rows[at.numpy()]), k, order, exclude_seen))
     return Lists((self.user.vocab.name, self.item.vocab.name), users, c.ids, c.titles, *together(parts, k))
 
 @patch
@@ -160,8 +160,8 @@ def _similar(self, ids, k, min_ratings, side):
     ids,k,s = listed(ids),check_count('k', k),self.side(side)
     rows = torch.as_tensor(self.rows(ids, side))
     unit,rare,parts = s.unit,s.counts < max(1, min_ratings),[]
-    for at in blocks(len(rows), len(unit)):
-        best,cols = most_alike(unit, rows[at], k, rare)
+    for at in blocks_of(rows, len(unit)):
+        best,cols = most_alike(unit, at, k, rare)
         parts.append((cols, dict(similarity=best)))
     return Lists((s.vocab.name, f'similar_{s.vocab.name}'), ids, s.vocab.ids, self.all_titles if side == 'item' else None, *together(parts, k))
 
@@ -239,8 +239,8 @@ def _plain_ratings(self, ratings, side):
     "As `_new_ratings`, of a dictionary of known ids and numbers on the scale; `None` for whatever needs a closer look, which takes ten times as long"
     values,(lo, hi),s = list(ratings.values()),self.limits,self.side(other_side(side))
     if not values or not all(type(v) in (int, float) and lo <= v <= hi for v in values): return
-    cols = s.vocab.rows(list(ratings))
-    if (cols < 0).any() or not (s.serves or s.counts.numpy()[cols].all()): return
+    cols = s.columns[0].rows(list(ratings))
+    if (cols < 0).any() or not (s.serves or s.attached or s.counts.numpy()[cols].all()): return
     return Vocab(['new'], self.side(side).vocab.name),np.zeros(len(cols), 'int64'),cols,np.array(values, 'float32')
 
 def _new_ratings(self, ratings, side='user', unknown='error'):
@@ -263,20 +263,29 @@ def _new_ratings(self, ratings, side='user', unknown='error'):
         faults.append(describe_fault(names[:2], "a pair of user and item in several rows", "Keep one: df.drop_duplicates([user, item], keep='last')", twice))
     if faults: raise RatingsError(faults)
     mine,theirs = (i, u) if side == 'item' else (u, i)
-    cols = self.rows(theirs, other_side(side), 'nan' if unknown == 'drop' else 'error')
+    o = self.side(other_side(side))
+    if o.attached: cols = o.columns[0].rows(theirs) if unknown == 'drop' else o.columns[0].encode(theirs)
+    else: cols = self.rows(theirs, other_side(side), 'nan' if unknown == 'drop' else 'error')
     if not (cols >= 0).any(): raise RatingsError([describe_fault(other, f"none of these ratings is of a known {other}", "Pass ratings of ids that have training ratings")])
     mine,values,cols = mine[cols >= 0],values[cols >= 0],cols[cols >= 0]
     ids = Vocab(mine, own)
     return ids,ids.rows(mine),cols,values.to_numpy('float32')
 
+def _likelihood(self, side):
+    "What a rating says of a new row of one side, worked out once"
+    own,other = self.side(side),self.side(other_side(side))
+    if side not in self._likelihoods:
+        like = RowLikelihood(other.design, other.offsets, own.attached.noise if own.attached else own.noise, self.y_range)
+        self._likelihoods[side] = like.widened(*other.columns[2:]) if other.attached else like
+    return self._likelihoods[side]
+
 def _fold(self, ratings, side, prior, unknown):
     "New rows of one side, from their ratings"
     ids,*rated = _new_ratings(self, ratings, side, unknown)
-    own,other = self.side(side),self.side(other_side(side))
-    before,noise = (own.attached.of(ids.ids), own.attached.noise) if own.attached else (own.prior, own.noise)
-    like = RowLikelihood(other.design, other.offsets, noise, self.y_range)
-    if prior is not None: before,like = prior.prior,prior.likelihood
-    labels = Labels(ids, other.vocab, side, other.counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side))
+    own,(others,counts,told,at) = self.side(side),self.side(other_side(side)).columns
+    if prior is None: before,like = own.attached.of(ids.ids) if own.attached else own.prior,_likelihood(self, side)
+    else: before,like = prior.prior,prior.likelihood if told is None else prior.likelihood.widened(told, at)
+    labels = Labels(ids, others, side, counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side), None if at is None else at >= 0)
     return Belief(before, like, labels, rated)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7

@@ -6,7 +6,7 @@ import fastcf.learn.predict, fastcf.rank.topn, fastcf.bayes.laplace, fastcf.baye
 from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.bayes.foldin import estimate_prior
-from fastcf.bayes.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, laplace_posterior, row_precisions, dots
+from fastcf.bayes.posterior import Gaussian, cholesky, group_ratings, link_slope, posterior, laplace_posterior, row_precisions, dots, _energy
 
 def plain(rows, cols, y, v, m, lam, alpha, row_count):
     "Means and precisions, one row at a time, in float64"
@@ -66,6 +66,23 @@ def test_link_finds_the_brute_force_optimum():
         loss = lambda x: .5 * (x - m[0]) @ lam @ (x - m[0]) + np.square(.5 + 5 / (1 + np.exp(-(a @ x + o))) - t).sum()
         best = min((minimize(loss, s, method='BFGS') for s in (m[0], got[r].double().numpy(), np.zeros(3))), key=lambda o: o.fun)
         assert loss(got[r].double().numpy()) <= best.fun * 1.02 + 1e-3
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(50, 90), st.integers(1, 9), st.integers(0, 400), st.integers(1, 12), st.integers(0, 10**6), st.sampled_from([2**25, 300, 1]), st.booleans())
+def test_rows_solved_by_their_ratings_and_by_their_vector_agree(row_count, col_count, n, k, seed, budget, sigmoid):
+    "One precision for all rows lets short rows be solved by their ratings; one a row does not"
+    rows,cols,y,v,m,lam,alpha = problem(row_count, col_count, n, k, seed)
+    g,off,yr = group_ratings(rows, cols, row_count),f32(np.zeros(n)),(.5, 5.5) if sigmoid else None
+    y = np.clip(y + 3, 1, 5)
+    ask = lambda lam, **kw: laplace_posterior(g, f32(v) * .3, off, f32(y), Gaussian(f32(m) * .3, lam), f32(alpha), yr, budget=budget, **kw)
+    each = f32(lam).expand(row_count, -1, -1)
+    short,whole,far = ask(f32(lam), what='mean'),ask(each, what='mean'),ask(f32(lam), what='mean', start=f32(m))
+    energy = lambda x: _energy(x, g, f32(v) * .3, off[g.order], f32(y)[g.order], f32(alpha)[g.order], f32(m) * .3, each, yr)[0]
+    best = energy(whole)
+    assert (energy(short) - best).abs().max() < 1e-3 + 1e-4 * best.abs().max() and (energy(far) - best).abs().max() < 1e-3 + 1e-4 * best.abs().max()
+    if not sigmoid: assert torch.allclose(short, whole, rtol=1e-3, atol=1e-3)
+    full = ask(f32(lam), what='full')
+    assert (energy(full.mean) - best).abs().max() < 1e-3 + 1e-4 * best.abs().max() and full.precision.shape == (row_count, k, k)
 
 def test_slope_is_the_links_derivative():
     x = torch.linspace(-3, 3, 13, requires_grad=True)

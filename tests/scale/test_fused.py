@@ -9,7 +9,8 @@ from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
 from fastcf.learn import lr_finder, predict
-from fastcf.scale import loops,rowwise
+from fastcf import core
+from fastcf.scale import rowwise
 from fastcf.scale.fused import FusedSGD, one_cycle
 from fastcf.watch.embedding_stats import EmbeddingStats
 from fastcf.watch.tables import AverageTables, BestTables
@@ -113,7 +114,7 @@ def test_finding_a_rate_and_predicting_are_not_epochs(dls):
 
 def test_without_numba_the_extra_is_named(dls, monkeypatch):
     monkeypatch.setitem(sys.modules, 'numba', None)
-    monkeypatch.setattr(loops, '_compiled', {})
+    monkeypatch.setattr(core, '_compiled', {})
     with pytest.raises(ImportError, match=r"fastcf\[fused\]"): quiet(cf_learner(dls), 1, cbs=FusedSGD())
 
 @pytest.mark.parametrize('kwargs,said', [(dict(lr=0), 'lr: '), (dict(lr=float('nan')), 'lr: '), (dict(wd=-1), 'wd, wd_bias: '), (dict(pct_start=1), 'pct_start: '), (dict(threads=1.5), 'threads: '), (dict(threads=0), 'threads: ')])

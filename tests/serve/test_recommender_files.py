@@ -100,6 +100,13 @@ def test_says_what_the_learner_says_of_those_a_prior_serves(tmp_path):
     alike(r.fold_in({1: 5, 2: 3}).predict(), learn.fold_in({1: 5, 2: 3}).predict())
     new = pd.DataFrame(dict(user=[55, 55, 56], item=[1, 2, 1], rating=[5, 4, 1]))
     alike(r.fold_in(new).recommend(3), learn.fold_in(new).recommend(3))
+    for say in (lambda o: o.fold_in({1: 5, 75: 1, 5: 2}), lambda o: o.fold_in_items({1: 5, 55: 2, 3: 4}), lambda o: o.fold_in(new[:2].assign(item=[75, 5])), lambda o: o.fold_in({1: 5}).update({75: 1})):
+        mine,hers = say(r),say(learn) # one new row each
+        assert torch.allclose(mine.mean, hers.mean, atol=1e-4)
+        alike(mine.predict(return_std=True), hers.predict(return_std=True))
+        alike(mine.recommend(90, min_ratings=0), hers.recommend(90, min_ratings=0))
+    with pytest.raises(UnknownIdError, match='999'): r.fold_in({999: 5})
+    assert len(r.fold_in({999: 5, 75: 4}, unknown='drop').values) == 1
     with pytest.raises(UnknownIdError, match='text'): r.predict('0', 0)
     said = json.loads((tmp_path/'r/ids.json').read_text())
     assert [o['name'] for o in said['about']] == ['age'] and said['about'][0]['values'] == [] # what ages say in general goes along, nobody's age does
