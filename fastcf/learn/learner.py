@@ -231,10 +231,8 @@ def cf_learner(
     elif loss_func is None:
         by_row = means is not None and not getattr(opt_func, 'rowwise', False)
         cbs = [*([RowDecay()] if by_row else []), CompareWithMeans(), *L(cbs)]
-    learn = CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
-                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
-    if means is not None: learn._means = dls.train_ds,means
-    return learn
+    return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
+                     opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)
 
 def rmse_metric():
     "A metric, named `rmse`: the root of the mean squared error over all rows, not the mean over batches"
