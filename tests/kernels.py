@@ -1,9 +1,12 @@
-"Kernels for the tests of notebooks: forked from a process that has imported what all of them import (fastai, PyTorch), which takes longer than most notebooks; fastcf itself each imports anew"
+"Kernels for the tests of notebooks: forked from a process that has imported PyTorch, pandas, scikit-learn and matplotlib, which takes longer than most notebooks; fastai and fastcf each imports anew"
 import multiprocessing, os, sys
+try: from multiprocessing import forkserver # not on Windows
+except ImportError: forkserver = None
+from unittest.mock import patch
 from jupyter_client import AsyncKernelManager
 
-IMPORTED = ['fastai.tabular.all', 'fastai.collab', 'ipykernel.kernelapp', 'ipykernel.ipkernel']
-CAN_FORK = 'forkserver' in multiprocessing.get_all_start_methods() # not on Windows
+IMPORTED = ['torch', 'torch.utils.data', 'torch.utils.data.distributed', 'torch.export', 'pandas', 'scipy.stats', 'scipy.ndimage', 'sklearn.model_selection', 'matplotlib.pyplot', 'requests', 'plum', 'PIL.Image', 'yaml', 'packaging', 'ipykernel.kernelapp', 'ipykernel.ipkernel'] # neither fastai nor fastcore: they ask at once whether they are in a notebook
+CAN_FORK = forkserver is not None
 
 def serve(connection_file, cwd, env):
     "A kernel, in a process of its own"
@@ -14,7 +17,7 @@ def serve(connection_file, cwd, env):
     matplotlib.rc_file(matplotlib.matplotlib_fname()) # the style beside the notebook
     matplotlib.rcParams['backend'] = env['MPLBACKEND'] # imported at the first figure
     from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(['-f', connection_file, '--HistoryManager.hist_file=:memory:'])
+    IPKernelApp.launch_instance(['-f', connection_file, '--HistoryManager.hist_file=:memory:', f'--IPKernelApp.parent_handle={os.getppid()}'])
 
 class ForkedKernel(AsyncKernelManager):
     "Starts a kernel as a fork"
@@ -25,7 +28,8 @@ class ForkedKernel(AsyncKernelManager):
 
     async def start_kernel(self, cwd='.', env=None, **kwargs):
         context = multiprocessing.get_context('forkserver')
-        context.set_forkserver_preload(IMPORTED) # before the first fork; nothing afterwards
+        context.set_forkserver_preload(IMPORTED)
+        with patch.dict(os.environ, env or {}): forkserver.ensure_running() # once; PyTorch reads OMP_NUM_THREADS where it is imported
         self.write_connection_file()
         self.process = context.Process(target=serve, args=(self.connection_file, cwd, env or {}), daemon=True)
         self.process.start()

@@ -8,9 +8,6 @@ what was seen, as its line `#| tolerance: 0.1`. Read the cells it names first: o
 import argparse, json, math, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import nbformat
-sys.path.insert(0, str(Path(__file__).parent))
-from test_notebooks import NAMES, NBS, deviation, directives, run, tolerance
 
 PROCESSORS = dict(
     older=dict(NPY_DISABLE_CPU_FEATURES='X86_V3', ATEN_CPU_CAPABILITY='default', MKL_ENABLE_INSTRUCTIONS='SSE4_2', ONEDNN_MAX_CPU_ISA='SSE41', PYTHONHASHSEED='2'),
@@ -32,7 +29,10 @@ def write(name, found):
         nb['cells'][i]['source'] = [f'#| tolerance: {next((s for s in STEPS if s >= 3 * far), STEPS[-1])}\n', *lines]
     (NBS/name).write_text(json.dumps(nb, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
-if __name__ == '__main__':
+if __name__ == '__main__': # all other imports too: a forked kernel imports this file, and should find nothing of fastai
+    import nbformat
+    sys.path.insert(0, str(Path(__file__).parent))
+    from test_notebooks import NAMES, NBS, deviation, directives, run, tolerance
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ask.add_argument('names', nargs='*', help='paths below nbs/; all if none is given')
     ask.add_argument('--as', dest='processor', choices=PROCESSORS, default='older', help='whose instructions are used')

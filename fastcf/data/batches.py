@@ -66,6 +66,18 @@ class RatingsTable:
     def __len__(self): return len(self.users)
     def __getitem__(self, i): return self.users[i].long(),self.items[i].long(),*([] if self.ratings is None else [self.ratings[i]])
     def __getstate__(self): return {**self.__dict__, '_copies': {}}
+    def release(self):
+        "Give back memory that reading has taken; nothing, where the rows are held in memory"
+
+    def blocks(self,
+        rows:int=2**20 # Rows at a time
+    ): # Users, items and ratings (`None` where there are none) of some rows after the other
+        "The columns piece by piece, for sums over tables that do not fit into memory"
+        for at in range(0, len(self), rows):
+            here = slice(at, at + rows)
+            yield self.users[here],self.items[here],None if self.ratings is None else self.ratings[here]
+            self.release()
+
     def new_empty(self):
         "This table without its rows"
         return RatingsTable([], [], None if self.ratings is None else [], self.catalog, None if self.times is None else [])

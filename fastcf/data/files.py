@@ -97,3 +97,13 @@ def whole_call(
     found = {**given, **guess_read_kwargs(path)}
     if found == given: return ''
     return f"CFDataLoaders.from_csv({str(path)!r}, read_kwargs=dict({', '.join(f'{k}={v!r}' for k,v in found.items())}))"
+
+# %% ../../nbs/data/02_files.ipynb #f11e5a02
+def parquet_files(
+    parquet # A file, or a folder in which, at any depth, files are called *.parquet
+) -> list: # Paths, in order
+    "The files of a Parquet table"
+    p = Path(parquet)
+    files = sorted(p.rglob('*.parquet')) if p.is_dir() else [p]
+    if not files or not files[0].exists(): raise FileNotFoundError(f"parquet: there is no file *.parquet at {p}")
+    return files

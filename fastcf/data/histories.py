@@ -29,15 +29,21 @@ class RatingHistories:
     ):
         users,items = (torch.as_tensor(o, dtype=torch.int32).cpu() for o in (users, items))
         self.user_count,self.item_count = user_count,item_count
-        self.by_user,self._counts,self._by_item = _grouped(users, items, user_count),None,None
+        self._given,self._counts,self._by_user,self._by_item = (users, items),None,None,None
+
+    @property
+    def by_user(self) -> tuple: # Offsets int64 [users+1] and items int32 [n]: user `u` rated `items[offsets[u]:offsets[u+1]]`
+        "Which items each user rated, in the order given"
+        if self._by_user is None: self._by_user,self._given = _grouped(*self._given, self.user_count),None
+        return self._by_user
 
     def counts(self,
         side:str='item' # Of which side, 'user' or 'item'
     ) -> Tensor: # int64 [rows]; shared by all who ask, so not to be changed
         "How many ratings each row has"
         if self._counts is None:
-            offsets,items = self.by_user
-            self._counts = offsets.diff(),torch.bincount(items, minlength=self.item_count)
+            users,items = self.pairs() if self._given is None else self._given
+            self._counts = torch.bincount(users, minlength=self.user_count),torch.bincount(items, minlength=self.item_count)
         return self._counts[check_side(side) == 'item']
 
     def pairs(self) -> tuple: # Row numbers of users and of items, int32 [n] each
@@ -51,4 +57,6 @@ class RatingHistories:
         if self._by_item is None: self._by_item = _grouped(*self.pairs()[::-1], self.item_count)
         return self._by_item
 
-    def __getstate__(self): return {**self.__dict__, '_counts': None, '_by_item': None}
+    def __getstate__(self):
+        by_user = self.by_user # the rows themselves may be a file's
+        return {**self.__dict__, '_by_user': by_user, '_counts': None, '_by_item': None}

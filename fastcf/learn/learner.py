@@ -132,7 +132,7 @@ def _check_fits(y_range, dls):
     "Raise if a rating lies outside what the model can say"
     if y_range is None: return
     for table in (dls.train_ds, dls.valid_ds):
-        bad = (table.ratings < y_range[0]) | (table.ratings > y_range[1])
+        bad = torch.cat([torch.zeros(0, dtype=torch.bool), *(((r < y_range[0]) | (r > y_range[1])).cpu() for _,_,r in table.blocks())])
         if not bad.any(): continue
         c,at = dls.catalog,bad.nonzero()[0, 0]
         first = f"{c.user.name} {id_repr(c.user[table.users[at]])} gave {c.item.name} {id_repr(c.item[table.items[at]])} {table.ratings[at]:g}"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from ..data.batches import RatingsTable
 
 # %% ../../nbs/learn/01_means.ipynb #3d6cfb42
 @dataclass
@@ -44,28 +45,32 @@ def regularised_means(
     steps:int=15 # Times that both sides are fitted; the variances move on with each
 ) -> Means: # The mean and the effects
     "Means of users and items, each shrunk by as much as the ratings say"
-    if damping is None and len(ratings) > 2 * SAMPLE:
-        some = torch.arange(0, len(ratings), len(ratings) // SAMPLE) # enough for two variances
-        damping = regularised_means(users[some], items[some], ratings[some], user_count, item_count).damping
-        steps = 5
-    rows,sizes = [users.long().cpu(), items.long().cpu()],(user_count, item_count)
-    left = ratings.double().cpu()
-    mean,var = left.mean().item(),max(left.var(correction=0).item(), 1e-12)
-    left = left - mean
-    counts = [torch.bincount(r, minlength=n) for r,n in zip(rows, sizes)]
+    return _fit_means(RatingsTable(users, items, ratings, None), (user_count, item_count), damping, steps)
+
+def _fit_means(table, sizes, damping, steps=15):
+    "Sums over the rows, some at a time: nothing is kept for each"
+    n = len(table)
+    if damping is None and n > 2 * SAMPLE:
+        some = table[torch.arange(0, n, n // SAMPLE)] # enough for two variances
+        damping,steps = _fit_means(RatingsTable(*some, None), sizes, None).damping,5
+    def over_rows(f): return sum((f(u.long().cpu(), i.long().cpu(), r.double().cpu()) for u,i,r in table.blocks()), torch.zeros((), dtype=torch.float64))
+    mean = over_rows(lambda u,i,r: r.sum()).item() / n
+    var = max(over_rows(lambda u,i,r: (r - mean).square().sum()).item() / n, 1e-12)
+    counts = [over_rows(lambda *o: torch.bincount(o[j], minlength=sizes[j])) for j in range(2)]
     effects = [torch.zeros(n, dtype=torch.float64) for n in sizes]
     spread,noise = [var / 4, var / 4],var / 2
     for _ in range(steps):
         unsure = 0.
         for j in (1, 0): # items first: they are known best
-            left += effects[j][rows[j]]
             extra = noise / max(spread[j], 1e-9 * var) if damping is None else damping[j]
-            effects[j] = _sums(rows[j], left, sizes[j]) / (counts[j] + extra)
-            left -= effects[j][rows[j]]
+            left = lambda *o: _sums(o[j], o[2] - mean - effects[1-j][o[1-j]], sizes[j])
+            effects[j] = over_rows(left) / (counts[j] + extra)
             error,rated = noise / (counts[j] + extra),counts[j] > 0
             spread[j] = (effects[j].square() + error)[rated].mean().item()
             unsure += (error * counts[j]).sum().item()
-        noise = max((left.square().sum().item() + unsure) / len(left), 1e-9 * var)
+        if damping is not None: continue
+        squares = over_rows(lambda u,i,r: (r - mean - effects[0][u] - effects[1][i]).square().sum()).item()
+        noise = max((squares + unsure) / n, 1e-9 * var)
     final = tuple(noise / max(s, 1e-9 * var) for s in spread) if damping is None else tuple(damping)
     return Means(mean, *(e.float() for e in effects), final)
 
@@ -74,8 +79,7 @@ def means_of(
     dls # Loaders of ratings
 ) -> Means: # Of the training rows
     "The regularised means of a loader's training rows"
-    t,c = dls.train_ds,dls.catalog
-    return regularised_means(t.users, t.items, t.ratings, len(c.user), len(c.item))
+    return _fit_means(dls.train_ds, (len(dls.catalog.user), len(dls.catalog.item)), None)
 
 # %% ../../nbs/learn/01_means.ipynb #5cccaff7
 def mean_biases(
@@ -104,10 +108,12 @@ def baseline_errors(
 ) -> pd.DataFrame: # Indexed by baseline: rmse, mae
     "The errors of means and of popularity on the validation rows"
     valid,train = dls.valid_ds,dls.train_ds
-    fame = torch.log1p(dls.counts().float())
-    x,y = fame[train.items.long().cpu()],train.ratings.cpu()
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp(min=1e-9)
+    counts,above = dls.counts().double(),torch.zeros(len(dls.catalog.item), dtype=torch.float64)
+    fame = torch.log1p(counts)
+    fame = fame - (counts * fame).sum() / len(train) # 0 for the mean rating
+    for _,i,r in train.blocks(): above += _sums(i.long().cpu(), r.double().cpu() - means.mean, len(above))
+    slope = (fame * above).sum() / (counts * fame.square()).sum().clamp(min=1e-9)
     preds = {'mean': torch.full_like(valid.ratings.cpu(), means.mean), 'user and item means': means(valid.users, valid.items),
-             'popularity': y.mean() + slope * (fame[valid.items.long().cpu()] - x.mean())}
+             'popularity': (means.mean + slope * fame[valid.items.long().cpu()]).float()}
     off = {name: (p - valid.ratings.cpu()).double() for name,p in preds.items()}
     return pd.DataFrame({n: dict(rmse=o.square().mean().sqrt().item(), mae=o.abs().mean().item()) for n,o in off.items()}).T.rename_axis('baseline')

@@ -12,7 +12,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
-from ..core import check_count,compiled
+from ..core import SIDES,check_count,compiled
 from ..bayes.engines import EpochEngine
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
@@ -82,10 +82,9 @@ class FusedSGD(EpochEngine):
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")
         if m.user_weight.weight.dtype != torch.float32: raise ValueError(f"FusedSGD: expected tables of float32, got {m.user_weight.weight.dtype}")
         if len(self.dls.train_ds) == 0: raise ValueError("FusedSGD: the loaders hold no training ratings. An exported learner has none; make loaders from a frame.")
-        t,rows = self.dls.train_ds,(len(m.user_weight.weight), len(m.item_weight.weight))
-        counts = [torch.bincount(o, minlength=n).clamp(min=1).float() for o,n in zip((t.users, t.items), rows)]
+        counts = [self.dls.counts(side).clamp(min=1).float() for side in SIDES]
         self.decays = [(self.wd * (c / c.mean()).rsqrt()).clamp(max=.5 / self.lr) for c in counts]
-        self.square_sums = [torch.full((n,), .01) for n in rows]
+        self.square_sums = [torch.full((len(c),), .01) for c in counts]
 
     def train_epoch(self):
         dl,total,done = self.dls.train,0.,0

@@ -8,7 +8,8 @@ Docs: https://fastcf.github.io/fastcf/scale/stream.html.md"""
 __all__ = ['encode_ratings', 'StreamDL', 'MappedRatings', 'open_ratings']
 
 # %% ../../nbs/scale/02_stream.ipynb #251f72f7
-import json,mmap,os,shutil
+import inspect,json,mmap,os,shutil
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 from fastai.torch_core import default_device,num_distrib,rank_distrib
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
-from ..core import RatingsError,check_count
+from ..core import RatingsError,check_count,show_progress
 from ..data.vocab import Vocab
-from ..data.loaders import CFDataLoaders,Catalog,RatingsDL,RatingsTable
+from ..data.files import parquet_files
+from ..data.columns import find_columns
+from ..data.loaders import ON_DISK,CFDataLoaders,Catalog,RatingsDL,RatingsTable,metadata_by_id
 
 # %% ../../nbs/scale/02_stream.ipynb #a305b830
 _ROWS = 2**18 # read at a time
@@ -30,16 +32,16 @@ def _arrow():
     except ImportError as e: raise ImportError("Parquet files are read by pyarrow: pip install 'fastcf[parquet]'") from e
     return pa,pc,pq
 
-def _files(parquet):
-    p = Path(parquet)
-    files = sorted(p.rglob('*.parquet')) if p.is_dir() else [p]
-    if not files or not files[0].exists(): raise FileNotFoundError(f"parquet: there is no file *.parquet at {p}")
-    return files
+def _columns_of(files, names):
+    "Names of the columns of users, items and ratings, found in the first rows as in a frame"
+    with _arrow()[2].ParquetFile(files[0]) as table:
+        some = next(table.iter_batches(1000), None)
+        return find_columns((table.schema_arrow.empty_table() if some is None else some).to_pandas(), *names)
 
 def _pieces(files, names):
     "File and columns of some rows, one piece after the other"
     pa,_,pq = _arrow()
-    for f in progress_bar(files):
+    for f in show_progress(files, leave=False):
         with pq.ParquetFile(f) as table:
             missing = [n for n in names if n not in table.schema_arrow.names]
             if missing: raise ValueError(f"{f.name}: no column {missing[0]!r}; there are {table.schema_arrow.names}. Pass user_name, item_name and rating_name.")
@@ -67,19 +69,19 @@ def _unique_ids(files, names):
 def encode_ratings(
     parquet, # A Parquet file, or a folder of them
     folder, # Where the numbered ratings go
-    user_name:str=None, # Column of user ids, by default the first
-    item_name:str=None, # Column of item ids, by default the second
-    rating_name:str=None, # Column of ratings, by default the third
+    user_name:str=None, # Column of user ids, found as in `from_df`
+    item_name:str=None, # Column of item ids, found as in `from_df`
+    rating_name:str=None, # Column of ratings, found as in `from_df`
     valid_pct:float=0.2, # Share of the rows that is held out for validation
     seed:int=0 # Seed of that choice
 ) -> Path: # The folder
     "Number the ids of Parquet files once, and write their ratings in 12 bytes each"
     if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {valid_pct!r}")
     pa,pc,pq = _arrow()
-    files,folder = _files(parquet),Path(folder)
-    first = pq.read_schema(files[0]).names
-    if len(first) < 3: raise ValueError(f"{files[0].name}: expected columns of users, items and ratings, there are {first}")
-    names = [n or first[j] for j,n in enumerate((user_name, item_name, rating_name))]
+    files,folder = parquet_files(parquet),Path(folder)
+    if Path(parquet).resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"folder: {folder} lies within {parquet}, and would be read with it the next time. Pass a folder elsewhere.")
+    names = _columns_of(files, (user_name, item_name, rating_name))
     pools = _unique_ids(files, names[:2])
     vocabs = [Vocab(p.to_pandas(), n) for p,n in zip(pools, names)]
     ids = [pa.array(v.ids, type=p.type) for v,p in zip(vocabs, pools)]
@@ -260,28 +262,54 @@ def open_ratings(
 def stream_parquet(cls:CFDataLoaders,
     parquet, # A Parquet file, or a folder of them
     folder, # Where the numbered ratings go; used again while the files and the settings are the same
-    user_name:str=None, # Column of user ids, by default the first
-    item_name:str=None, # Column of item ids, by default the second
-    rating_name:str=None, # Column of ratings, by default the third
+    user_name:str=None, # Column of user ids, found as in `from_df`
+    item_name:str=None, # Column of item ids, found as in `from_df`
+    rating_name:str=None, # Column of ratings, found as in `from_df`
     valid_pct:float=0.2, # Share of the rows that is held out for validation
     seed:int=0, # Seed of that choice and of the order of batches
     bs:int=1024, # Rows a batch
     val_bs:int=2**16, # Rows a validation batch
+    users:pd.DataFrame=None, # Metadata of users, one row an id
+    items:pd.DataFrame=None, # Metadata of items, one row an id; a column `title` is shown beside ids
     path:str|Path='.', # Where the learner saves its models
     device=None, # Where to train, by default the GPU if there is one
     **kwargs # As for `StreamDL`: `window`, `block`, `drop_last`
 ): # `CFDataLoaders`
     "Loaders of ratings that stay on disk"
-    names = user_name,item_name,rating_name
-    if not _is_current(parquet, folder, names, valid_pct, seed): encode_ratings(parquet, folder, *names, valid_pct, seed)
+    _refuse_of_frames(kwargs)
+    settings = (user_name, item_name, rating_name),valid_pct,seed
+    if not _is_current(parquet, folder, *settings):
+        with _alone_with(folder):
+            if not _is_current(parquet, folder, *settings): encode_ratings(parquet, folder, *settings[0], valid_pct, seed)
     train,valid = open_ratings(folder)
+    c = train.catalog
+    c.users,c.items = metadata_by_id(users, c.user, 'users'),metadata_by_id(items, c.item, 'items')
     device = default_device() if device is None else device
     dl = StreamDL(train, bs=bs, shuffle=True, seed=seed, device=device, **{'drop_last': len(train) >= bs, **kwargs})
     return cls(dl, dl.new(valid, cls=RatingsDL, bs=val_bs, shuffle=False, drop_last=False), path=path, device=device)
 
 # %% ../../nbs/scale/02_stream.ipynb #05bb5c14
+ON_DISK['loaders'] = lambda cls, *args, **kwargs: cls.stream_parquet(*args, **kwargs)
+
+@contextmanager
+def _alone_with(folder):
+    "One process after the other: of those that start together the first numbers the ids, and the others find it done"
+    try: import fcntl
+    except ImportError: yield; return # not on Windows, where nothing starts several
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f'.{folder.name}.lock'), 'w') as f:
+        fcntl.flock(f, fcntl.LOCK_EX) # given back by the system when the process ends, however it ends
+        yield
+
+def _refuse_of_frames(kwargs):
+    "Raise where an argument of `from_df` needs all rows at once"
+    known = inspect.signature(CFDataLoaders.stream_parquet).parameters
+    bad = [k for k in kwargs if k in inspect.signature(CFDataLoaders.from_df).parameters and k not in (*known, 'drop_last')]
+    if bad: raise TypeError(f"{bad[0]}: needs all ratings in memory, and these stay on disk. Leave it out, or read them whole: from_parquet without a folder.")
+
 def _is_current(parquet, folder, names, valid_pct, seed):
     try: about = json.loads((Path(folder)/'ratings.json').read_text())
     except (FileNotFoundError, NotADirectoryError): return False
-    same = all(n is None or n == m for n,m in zip(names, about['names']))
-    return same and about['source'] == json.loads(json.dumps(_source(_files(parquet)))) and about['settings'][3:] == [valid_pct, seed]
+    files = parquet_files(parquet)
+    return about['source'] == json.loads(json.dumps(_source(files))) and about['settings'] == [*_columns_of(files, names), valid_pct, seed]

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_files_is_named(tmp_path):
         with pytest.raises(ValueError, match=said): encode_ratings(tmp_path/name, tmp_path/'out')
         assert not (tmp_path/'out').exists()
     with pytest.raises(FileNotFoundError, match='no file'): encode_ratings(tmp_path/'nothing', tmp_path/'out')
-    with pytest.raises(ValueError, match="no column 'stars'"): encode_ratings(write(df, tmp_path/'in'), tmp_path/'out', rating_name='stars')
+    with pytest.raises(ValueError, match="'stars': no such column for rating_name"): encode_ratings(write(df, tmp_path/'in'), tmp_path/'out', rating_name='stars')
     with pytest.raises(FileNotFoundError, match='encode_ratings'): open_ratings(tmp_path)
 
 def test_ids_of_two_types_are_named(tmp_path):
@@ -191,3 +191,88 @@ def test_a_streamed_fit_goes_on_from_a_checkpoint(tmp_path, engine, cut):
     with pytest.raises(KeyboardInterrupt): run(CheckpointCallback('run', every=1), PowerCut(**cut))
     resumed = run(CheckpointCallback('run', resume=True))
     for a,b in zip(whole.model.parameters(), resumed.model.parameters()): assert torch.equal(a, b)
+
+# --- several processes, and from_parquet
+
+@pytest.mark.parametrize('world', [2, 3])
+def test_row_groups_of_5_1_and_1_thousand_rows_are_shared_in_equal_steps(tmp_path, world):
+    df = simulate_ratings(300, 400, 7000, 4, seed=3).iloc[:, :3]
+    (tmp_path/'in').mkdir()
+    with pq.ParquetWriter(tmp_path/'in/a.parquet', pa.Schema.from_pandas(df, preserve_index=False)) as w:
+        for a,b in ((0, 5000), (5000, 6000), (6000, 7000)): w.write_table(pa.Table.from_pandas(df[a:b], preserve_index=False))
+    assert pq.ParquetFile(tmp_path/'in/a.parquet').num_row_groups == 3
+    dls = [CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', valid_pct=0, bs=64, drop_last=False, rank=r, world=world, device='cpu') for r in range(world)]
+    batches,c = [list(o.train) for o in dls],dls[0].catalog
+    assert len({len(b) for b in batches}) == 1 and max(abs(len(b[0]) - len(batches[0][j][0])) for o in batches for j,b in enumerate(o)) <= 1
+    seen = [(int(u), int(i)) for o in batches for b in o for u,i in zip(c.user[b[0].numpy()], c.item[b[1].numpy()])]
+    assert len(seen) == 7000 and set(seen) == set(zip(df.user, df.item))
+    with pytest.raises(ValueError, match='too few for 8000 processes'): CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', valid_pct=0, drop_last=False, rank=0, world=8000, device='cpu')
+
+TOGETHER = """
+import os, sys, time
+from pathlib import Path
+import fastcf.scale.stream as s
+folder,rank = Path(sys.argv[1]),os.environ['RANK']
+encode = s.encode_ratings
+def slowly(*args):
+    time.sleep(1)
+    (folder/f'encoded{rank}').touch()
+    return encode(*args)
+s.encode_ratings = slowly
+(folder/f'ready{rank}').touch()
+while len(list(folder.glob('ready*'))) < 2: time.sleep(.01)
+dls = s.CFDataLoaders.from_parquet(folder/'in', folder=folder/'out', valid_pct=0, bs=4, device='cpu')
+c = dls.catalog
+print(' '.join(f'{u}-{i}' for b in dls.train for u,i in zip(c.user[b[0].numpy()], c.item[b[1].numpy()])))
+"""
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='locks by fcntl')
+def test_two_processes_number_one_file_once_and_read_16_and_16_of_32_rows(tmp_path):
+    import os
+    df = frame(32)
+    (tmp_path/'in').mkdir()
+    df.to_parquet(tmp_path/'in/a.parquet', index=False)
+    start = lambda r: subprocess.Popen([sys.executable, '-W', 'ignore', '-c', TOGETHER, tmp_path], env={**os.environ, 'RANK': str(r), 'WORLD_SIZE': '2'}, stdout=subprocess.PIPE, text=True)
+    parts = [p.communicate(timeout=300)[0].split() for p in [start(r) for r in range(2)]]
+    assert [len(p) for p in parts] == [16, 16] and set(parts[0] + parts[1]) == {f'{u}-{i}' for u,i in zip(df.who, df.what)}
+    assert len(list(tmp_path.glob('encoded*'))) == 1
+
+def test_from_parquet_leaves_on_disk_what_is_given_a_folder(tmp_path):
+    df = frame()
+    write(df, tmp_path/'in')
+    dls = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', items=pd.DataFrame(dict(what=df.what.unique(), title='A film')), device='cpu', seed=1)
+    assert isinstance(dls.train, StreamDL) and len(dls.train_ds) + len(dls.valid_ds) == len(df) and dls.catalog.titles([0]).tolist() == ['A film']
+    whole = CFDataLoaders.from_parquet(tmp_path/'in', device='cpu')
+    assert not isinstance(whole.train, StreamDL) and list(whole.catalog.user) == list(dls.catalog.user)
+    for bad in (dict(splitter=len), dict(duplicates='last'), dict(shuffle=False)):
+        with pytest.raises(TypeError, match=f'{[*bad][0]}: needs all ratings in memory'): CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', **bad)
+    with pytest.raises(TypeError, match='read_kwargs'): CFDataLoaders.from_parquet(tmp_path/'in', dict(columns=[]), folder=tmp_path/'out')
+    with pytest.raises(ValueError, match='lies within'): CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'in'/'out')
+
+def test_columns_are_found_as_in_a_frame(tmp_path):
+    df = frame().assign(when=1)[['when', 'rating', 'what', 'who']].rename(columns=dict(who='user_id', what='item_id'))
+    write(df, tmp_path/'in')
+    dls = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', device='cpu')
+    whole = CFDataLoaders.from_parquet(tmp_path/'in', device='cpu')
+    for a,b in ((dls.catalog.user, whole.catalog.user), (dls.catalog.item, whole.catalog.item)): assert a.name == b.name and list(a) == list(b)
+    again = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', user_name='item_id', item_name='user_id', device='cpu')
+    assert again.catalog.user.name == 'item_id'
+    assert CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', device='cpu').catalog.user.name == 'user_id' # not what was numbered last
+
+def test_very_many_rows_read_whole_are_warned_of(tmp_path, monkeypatch):
+    import fastcf.data.loaders as loaders
+    write(frame(), tmp_path/'in')
+    monkeypatch.setattr(loaders, '_MANY', 2000)
+    with pytest.warns(UserWarning, match=r"2,000 rows take about .* from_parquet\(\.\.\., folder='numbered'\)"): CFDataLoaders.from_parquet(tmp_path/'in', device='cpu')
+
+def test_means_of_rows_on_disk_are_those_in_memory(tmp_path, monkeypatch):
+    from fastcf.data.loaders import RatingsTable
+    from fastcf.learn.means import means_of
+    write(frame(), tmp_path/'in')
+    dls = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', device='cpu')
+    t = dls.train_ds
+    want = means_of(dls)
+    monkeypatch.setattr(RatingsTable, 'blocks', lambda self, rows=1: ((self.users[a:a+137], self.items[a:a+137], self.ratings[a:a+137]) for a in range(0, len(self), 137)))
+    got = means_of(dls)
+    torch.testing.assert_close(got.user, want.user); torch.testing.assert_close(got.item, want.item)
+    assert got.damping == pytest.approx(want.damping) and got.mean == pytest.approx(float(t.ratings.mean()))
