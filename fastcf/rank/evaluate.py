@@ -6,12 +6,13 @@ Docs: https://fastcf.github.io/fastcf/rank/evaluate.html.md"""
 
 # %% auto #0
 __all__ = ['MEASURES', 'user_scores', 'resampled_means', 'evaluate', 'plot_evaluation', 'compare', 'fold_splitters',
-           'rolling_splitters', 'cross_evaluate']
+           'rolling_splitters', 'cut_splitters', 'cross_evaluate']
 
 # %% ../../nbs/rank/06_evaluate.ipynb #8f637c10
 import numpy as np
 import pandas as pd
 from ..core import ArgumentError,check_columns,check_count,check_share,check_types,listed,short_repr,show_progress
+from ..data.splits import LeaveLastOutSplitter
 from ..data.loaders import CFDataLoaders
 from .metrics import capped_recall,hit_rate,mean_average_precision,mrr,ndcg,precision,recall,valid_frame
 
@@ -185,10 +186,25 @@ def rolling_splitters(
     return [splitter(j) for j in range(check_count('count', count))]
 
 @check_types
+def cut_splitters(
+    count:int=5, # Cuts
+    user_name:str|None=None, # Column of user ids, by default one called so, else the first
+    time_name:str|None=None # Column of times, by default one named timestamp, time, date or datetime
+) -> list: # Splitters, the latest cut first
+    "Cuts in each user's own time: the last row is held out, then the second to last, and so on; later ones are not used, and the oldest always trains"
+    last = lambda j, df: LeaveLastOutSplitter(j, user_name, time_name)(df)
+    def splitter(j):
+        def _inner(df):
+            train,newest = last(j + 1, df)
+            return train,np.setdiff1d(newest, last(j, df)[1]) if j else newest
+        return _inner
+    return [splitter(j) for j in range(check_count('count', count))]
+
+@check_types
 def cross_evaluate(
     make, # Function from loaders to a fitted recommender
     df:pd.DataFrame, # Ratings or choices
-    splitters, # From `fold_splitters` or `rolling_splitters`, or any others
+    splitters, # From `fold_splitters`, `rolling_splitters` or `cut_splitters`, or any others
     metrics=('ndcg', 'capped_recall', 'hit_rate'), # Names, or functions of `lists`, `test`, `k` and `per_user`
     k:int=10, # Ranks that count
     liked:float|None=None, # Lowest rating that counts as right; `None`: every row
