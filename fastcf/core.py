@@ -161,7 +161,7 @@ def check_choice(
         raise ValueError(f"{name}: expected {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {short_repr(value)}")
     return value
 
-# %% ../nbs/00_core.ipynb #51de0001
+# %% ../nbs/00_core.ipynb #51de0b01
 def check_columns(
     name:str, # The argument's name, for the error
     df:pd.DataFrame, # What came
@@ -191,6 +191,7 @@ def check_id(
     if isinstance(value, (torch.Tensor, type)) or not isinstance(value, Hashable): raise ArgumentError(f"{name}: expected one id, got {short_repr(value)}")
     return value
 
+# %% ../nbs/00_core.ipynb #51de0001
 SIDES = 'user','item' # in the order of a pair
 
 def check_side(
