@@ -91,9 +91,11 @@ class RowwiseOptimizer(Optimizer):
         params, # Parameters, or groups of them
         **hypers # Hyper-parameters by fastai's names
     ):
-        try: super().__init__(params, [], **hypers)
-        except (TypeError, IndexError): raise ArgumentError(f"params: expected Parameters or groups of them, got {short_repr(params)}") from None
-        if not all(isinstance(p, Tensor) for p,*_ in self.all_params()): raise ArgumentError(f"params: expected Parameters or groups of them, got {short_repr(params)}")
+        try:
+            super().__init__(params, [], **hypers)
+            fits = all(isinstance(p, Tensor) for p,*_ in self.all_params())
+        except (TypeError, IndexError): fits = False
+        if not fits: raise ArgumentError(f"params: expected Parameters or groups of them, got {short_repr(params)}")
         for p,*_ in self.all_params():
             if (old := _optimizer_of(p)) is not None: old.settle(p)
             _OPTIMIZERS[p] = weakref.ref(self)

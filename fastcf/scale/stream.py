@@ -281,6 +281,7 @@ def stream_parquet(cls:CFDataLoaders,
     **kwargs # As for `StreamDL`: `window`, `block`, `drop_last`
 ): # `CFDataLoaders`
     "Loaders of ratings that stay on disk"
+    if not Path(folder).name: raise ValueError(f"folder: expected the path of a folder for numbered ratings, got {str(folder)!r}")
     _refuse_of_frames(kwargs)
     settings = (user_name, item_name, rating_name),valid_pct,seed
     if not _is_current(parquet, folder, *settings):
