@@ -25,17 +25,11 @@ from fastcf.rank.fade import Fade
 from fastcf.rank.best import top_scores
 from fastcf.rank.topn import ranked_frame, strike_seen
 from fastcf.rank.baselines import EASE, MostPopular
+from fastcf.rank.evaluate import cut_splitters
 from fastcf.rank.metrics import capped_recall, hit_rate, ndcg, valid_frame
 
 SEEDS = 0, 1, 2
 ORDERS = 'rating', 'chance', 'value'
-
-def nth_last(ratings, n):
-    "Positions of all but each user's last `n` ratings, and of the n-th last"
-    order = np.lexsort((np.arange(len(ratings)), ratings.timestamp.to_numpy(), ratings.user.to_numpy()))
-    place = pd.Series(0, index=range(len(ratings)))
-    place.iloc[order] = ratings.iloc[order].groupby('user').cumcount(ascending=False).to_numpy()
-    return np.flatnonzero(place >= n),np.flatnonzero(place == n - 1)
 
 def loaders(ml, train, test, times=False):
     return CFDataLoaders.from_df(ml.ratings, user_name='user', item_name='item', rating_name='rating', splitter=lambda _: (train, test), users=ml.users, items=ml.items,
@@ -182,8 +176,9 @@ def main(argv=()):
 
 def quality():
     ml,rows = load_ml100k(),[]
+    last,before = cut_splitters(2)
     for times,methods in ((False, LAST), (True, TIMED)):
-        valid,test = (loaders(ml, *nth_last(ml.ratings, n), times) for n in (2, 1))
+        valid,test = (loaders(ml, *cut(ml.ratings), times) for cut in (before, last))
         rows += [row(who, tuned(makes, valid, 'last'), test, 'last', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in methods.items()]
     p = np.random.default_rng(42).permutation(len(ml.ratings))
     valid,test = loaders(ml, p[:81_000], p[81_000:90_000]),loaders(ml, p[:90_000], p[90_000:])

@@ -1,10 +1,11 @@
 """What large data costs: questions at ten million ratings, ratings that stay on disk, and how cost grows.
 
-`python -m benchmarks.scale` prints three tables. Seconds are processor time where not said otherwise. `--rows 25000000` streams that many ratings.
+`python -m benchmarks.scale` prints three tables. Seconds are processor time where not said otherwise. `--rows 25000000` streams that many ratings,
+`--asked 1000000` asks at a million, and `--largest 100000` stops the growth there: on a machine that is busy all of it takes long.
 
 1. Questions at 10 million ratings, 200,000 × 50,000: the first call and the middle one of the next, and how far memory rose above what it was before.
 2. Ratings streamed from Parquet beside the same in memory: ratings a second of an epoch, and the peak of memory above the imports.
-3. Time and memory of a `FusedSGD` epoch, lists of a thousand users and the fold-in of a thousand from 10,000 ratings up.
+3. Time and memory of a `FusedSGD` epoch, lists of a thousand users and the fold-in of a thousand from 10,000 ratings up; also drawn, `scale_growth.png`.
 """
 import argparse, json, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -47,7 +48,7 @@ del df
 learn = cf_learner(dls, 32, y_range=(.5, 5.5), seed=0)
 def fit():
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=FusedSGD())
-ask('an epoch of FusedSGD', fit)
+ask('an epoch of FusedSGD', fit, 1) # the first compiles
 t = dls.train_ds
 user,item = (int(v.ids[int(r)]) for v,r in ((dls.catalog.user, t.users[5]), (dls.catalog.item, t.items[5])))
 who = dls.catalog.user[np.unique(t.users[:1200].numpy())[:1000]].tolist()
@@ -69,21 +70,30 @@ def asked(users, items, n, news):
     run = subprocess.run([sys.executable, '-W', 'ignore', '-c', QUESTIONS, *map(str, (users, items, n, news))], check=True, stdout=subprocess.PIPE, text=True)
     return pd.DataFrame(json.loads(run.stdout.strip().splitlines()[-1])).T
 
-def questions():
-    df = asked(200_000, 50_000, 10_000_000, 200_000)
+def questions(n):
+    users,items = n // 50,n // 200
+    df = asked(users, items, n, users)
     keep(df, 'scale_questions')
-    print('10 million ratings, 200,000 × 50,000, 32 factors\n', df.round(2).to_string(), '\n')
+    print(f'{n:,} ratings, {users:,} × {items:,}, 32 factors, {users:,} new users\n', df.round(2).to_string(), '\n')
 
-def growth():
+def growth(largest):
     "One row a size: users and items grow with the root of the ratings"
     rows = {}
-    for n in (10**4, 10**5, 10**6, 10**7):
+    for n in (10**e for e in range(4, 8) if 10**e <= largest):
         df = asked(int(600 * (n / 1e4)**.5), int(250 * (n / 1e4)**.5), n, 1000)
-        rows[n] = {f'{k}, ms': df.loc[k, 'first, ms'] for k in ('from_df', 'an epoch of FusedSGD', 'lists of 1,000 by rating', 'fold_in of 1,000')}
+        rows[n] = {f'{k}, ms': df.loc[k, 'then, ms' if k.startswith('an epoch') else 'first, ms'] for k in ('from_df', 'an epoch of FusedSGD', 'lists of 1,000 by rating', 'fold_in of 1,000')}
         rows[n]['peak of from_df, MB'] = df.loc['from_df', 'peak above before, MB']
     res = pd.DataFrame(rows).T.rename_axis('ratings')
     keep(res, 'scale_growth')
     print('How cost grows\n', res.round(1).to_string(), '\n')
+    plot_growth(res)
+
+def plot_growth(df):
+    import matplotlib.pyplot as plt
+    fig,axs = plt.subplots(1, 2, figsize=(9, 3.8))
+    (df[[c for c in df if c.endswith(', ms')]] / 1e3).plot(ax=axs[0], marker='o', logx=True, logy=True, xlabel='ratings', ylabel='seconds of one processor', title='Time')
+    df[['peak of from_df, MB']].plot(ax=axs[1], marker='o', logx=True, logy=True, xlabel='ratings', ylabel='MB', title='Memory while the ratings are checked')
+    fig.savefig(Path(__file__).with_name('scale_growth.png'), dpi=120, bbox_inches='tight')
 
 STREAM = '''
 import json, resource, sys, time
@@ -134,9 +144,11 @@ def stream(rows):
 def main(argv=()):
     parser = argparse.ArgumentParser()
     parser.add_argument('--rows', type=int, default=2_000_000)
+    parser.add_argument('--asked', type=int, default=10_000_000)
+    parser.add_argument('--largest', type=int, default=10_000_000)
     parser.add_argument('--only', choices=['questions', 'stream', 'growth'])
     args = parser.parse_args(argv)
-    for name,f in dict(questions=questions, stream=lambda: stream(args.rows), growth=growth).items():
+    for name,f in dict(questions=lambda: questions(args.asked), stream=lambda: stream(args.rows), growth=lambda: growth(args.largest)).items():
         if args.only in (None, name): f()
 
 if __name__ == '__main__': main(sys.argv[1:])

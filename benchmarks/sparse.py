@@ -1,20 +1,23 @@
-"Sparse tables: default learner, README's way (find_lr), Gibbs, Surprise SVD and myfm against regularised means, on simulated tables of 3 to 100 ratings a user"
-import time, warnings
-import numpy as np, pandas as pd, torch
-from fastcf.all import CFDataLoaders, Gibbs, cf_learner, simulate_ratings
+"Sparse tables: the learner with its defaults, README's way (find_lr), Gibbs, Surprise SVD and myfm against regularised means, on simulated tables of 3 to 100 ratings a user and on MovieLens 100K"
+import warnings
+import numpy as np, pandas as pd
+from fastcf.all import CFDataLoaders, Gibbs, IndexSplitter, cf_learner, load_ml100k, simulate_ratings
+from fastcf.demo import test_rows_90_10
+from benchmarks import keep
 
 PER_USER = 3, 5, 10, 20, 50, 100
 
 def tables(noises=(.6, 1.), users=600, seed=500):
-    "(ratings a user, noise, loaders) of tables that had no part in the choice of any default"
+    "(name, loaders) of tables that had no part in the choice of any default, and of MovieLens 100K"
     for n in PER_USER:
         for noise in noises:
             df = simulate_ratings(users, 300 if n < 50 else 800, users * n, 5, seed=seed + n, noise=noise)
-            yield n,noise,CFDataLoaders.from_df(df, seed=1, device='cpu')
+            yield f'{n} a user, noise {noise}',CFDataLoaders.from_df(df, seed=1, device='cpu')
+    yield 'MovieLens 100K',CFDataLoaders.from_df(load_ml100k().ratings, splitter=IndexSplitter(test_rows_90_10()), seed=0, device='cpu')
 
 def fitted(dls, find=False, epochs=5, **kwargs):
     "Predictions for the validation rows after a fit"
-    learn = cf_learner(dls, seed=0, from_means=True, **kwargs)
+    learn = cf_learner(dls, seed=0, **kwargs)
     with learn.no_bar(), learn.no_logging():
         try: lr = learn.find_lr(epochs).lr if find else None
         except ValueError: return None # too few rows to search on
@@ -44,23 +47,25 @@ WAYS = {'default': fitted, 'default, y_range': lambda d: fitted(d, y_range=(.5, 
 
 def main(noises=(.6, 1.), ways=tuple(WAYS)):
     warnings.simplefilter('ignore')
-    rows,worse = [],[]
-    for n,noise,dls in tables(noises):
+    rows = []
+    for table,dls in tables(noises):
         v = dls.valid_ds
         targs = v.ratings.numpy()
         error = lambda p: np.square(np.clip(p, 1, 5) - targs)
-        learn = cf_learner(dls)
-        base = error(learn.means(v.users, v.items).numpy())
-        row = {'a user': n, 'noise': noise, 'means': base.mean()**.5}
+        base = error(cf_learner(dls).means(v.users, v.items).numpy())
+        means = base.mean()**.5
+        rows.append(dict(table=table, way='means', rmse=means))
         for name in ways:
             preds = WAYS[name](dls)
             if preds is None: continue
-            diff = error(preds) - base
-            row[name] = error(preds).mean()**.5 - row['means']
-            if name.startswith(('default', 'find_lr')) and diff.mean() > diff.std() / len(diff)**.5: worse.append((name, n, noise, round(row[name], 4)))
-        rows.append(row)
-        print({k: round(float(o), 4) for k,o in row.items()}, flush=True)
-    print('\nRMSE of the means, and how much higher (+) or lower (-) each is\n' + pd.DataFrame(rows).round(4).to_string(index=False))
-    print(f"Worse than the means by more than the paired standard error: {worse or 'none'}")
+            off = error(preds)
+            se = (off - base).std() / len(off)**.5 / (2 * means) # paired, of the difference of the two RMSE
+            rows.append(dict(table=table, way=name, rmse=off.mean()**.5, over_means=off.mean()**.5 - means, paired_se=se))
+        print(table, {r['way']: round(float(r['rmse']), 4) for r in rows if r['table'] == table}, flush=True)
+    df = pd.DataFrame(rows).set_index(['table', 'way'])
+    print('\nRMSE, and how much higher (+) or lower (-) than that of the means\n' + df.over_means.unstack('way', sort=False).drop(columns='means').assign(means=df.rmse.unstack('way').means).round(4).to_string())
+    worse = df[(df.over_means > df.paired_se) & df.index.get_level_values('way').str.match('default|find_lr')]
+    print(f"Worse than the means by more than the paired standard error: {'none' if worse.empty else chr(10) + worse.round(4).to_string()}")
+    keep(df, 'sparse')
 
 if __name__ == '__main__': main()

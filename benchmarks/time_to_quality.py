@@ -3,9 +3,9 @@
 `python -m benchmarks.time_to_quality` needs the extra `bench`. Each way is run from the start with several budgets of epochs or sweeps, as each has
 a schedule that ends with the fit; what counts is the shortest run that gets there. Seconds are processor time of fitting on one thread, after one
 short fit of each way that is not counted (compiled code is loaded then). Settings other than the budget are each way's defaults, or fastai's best
-of eleven rates for `collab_learner`. Also draws `time_to_quality.png`.
+of eleven rates for `collab_learner`. `--only fastcf` runs the ways with that in their name, and keeps nothing. Also draws `time_to_quality.png`.
 """
-import contextlib, io, os, time, warnings
+import argparse, contextlib, io, os, sys, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.collab import CollabDataLoaders, collab_learner
@@ -83,19 +83,24 @@ def plot(df):
     ax.legend(fontsize=8)
     fig.savefig(Path(__file__).with_suffix('.png'), dpi=120, bbox_inches='tight')
 
-def main():
+def main(argv=()):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--only', default='')
+    only = parser.parse_args(argv).only
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     print(f'load of the machine: {os.getloadavg()[0]:.1f}')
     rows = []
     for who,(f,budgets) in WAYS.items():
+        if only not in who: continue
         try: f(budgets[0])
         except ImportError as e: print(f'{who}: left out, {e}'); continue
         for b in budgets: rows.append(dict(way=who, budget=b, **dict(zip(('seconds', 'rmse'), f(b))))); print(rows[-1], flush=True)
     df = pd.DataFrame(rows)
     table = pd.DataFrame({f'{l:.2f}': df[df.rmse <= l].groupby('way').seconds.min() for l in LEVELS}).reindex(df.way.unique()).assign(best=df.groupby('way').rmse.min())
     print('Seconds to an RMSE of\n', table.round(3).to_string(na_rep='–'))
+    if only: return
     keep(df.set_index('way'), 'time_to_quality_runs'); keep(table, 'time_to_quality')
     plot(df)
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': main(sys.argv[1:])

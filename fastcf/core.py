@@ -6,15 +6,16 @@ Docs: https://fastcf.github.io/fastcf/core.html.md"""
 
 # %% auto #0
 __all__ = ['SIDES', 'HAS_NUMBA', 'id_repr', 'RatingsError', 'UnknownIdError', 'check_range', 'short_repr', 'ArgumentError',
-           'check_types', 'check_choice', 'check_side', 'other_side', 'listed', 'stable_topk', 'settle', 'is_watched',
-           'show_progress', 'compiled', 'label_points']
+           'check_types', 'check_choice', 'check_columns', 'check_shape', 'check_id', 'check_side', 'other_side',
+           'listed', 'stable_topk', 'settle', 'is_watched', 'show_progress', 'compiled', 'label_points']
 
 # %% ../nbs/00_core.ipynb #0ddebbc5
 import importlib.util, inspect, os, sys
-from collections.abc import Mapping
+from collections.abc import Hashable,Mapping
 from functools import wraps
 from types import UnionType
-from typing import get_args
+from pathlib import Path
+from typing import get_args,get_origin
 import numpy as np
 import pandas as pd
 import torch
@@ -100,16 +101,24 @@ _KINDS = { # annotation: what to call it, and how it is recognised
     str: ('a text', lambda o: isinstance(o, str)),
     dict: ('a dict', lambda o: isinstance(o, Mapping)),
     tuple: ('a tuple', lambda o: isinstance(o, (tuple, list, np.ndarray))),
+    Path: ('a path', lambda o: isinstance(o, (str, os.PathLike))),
     pd.DataFrame: ('a pandas DataFrame', _is_frame),
     torch.Tensor: ('a tensor', lambda o: isinstance(o, torch.Tensor))}
 
+def _kind_of(hint):
+    "(what to call it, how it is recognised) of one annotation: a class of fastcf or PyTorch is recognised by itself"
+    hint = get_origin(hint) or hint
+    if hint in _KINDS or not isinstance(hint, type) or hint.__module__.split('.')[0] not in ('fastcf', 'torch'): return _KINDS.get(hint)
+    return f"a{'n' * (hint.__name__[0] in 'AEIOU')} {hint.__name__}",lambda o: isinstance(o, hint)
+
 def _kind(name, hint, default):
     "(what to call it, how it is recognised) of an argument, or `None` where anything may come"
+    if name == 'ax': return 'matplotlib axes',[lambda o: o is None or hasattr(o, 'get_figure')]
     hints = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    kinds = [_KINDS.get(o) for o in hints if o is not type(None)]
+    kinds = [_kind_of(o) for o in hints if o is not type(None)]
     if not kinds or None in kinds: return
     words,tests = zip(*kinds)
-    if hint is str and name.endswith('_name'): words,tests = ["a column's name"],[pd.api.types.is_scalar]
+    if hint is str and name.endswith('_name'): words,tests = ["a column's name"],[lambda o: pd.api.types.is_scalar(o) and not isinstance(o, torch.Tensor)]
     if name == 'seed': words,tests = ['a whole number from 0'],[lambda o: _KINDS[int][1](o) and 0 <= o < 2**64]
     if default is None or type(None) in hints: tests = [*tests, lambda o: o is None]
     return ' or '.join(words),tests
@@ -130,8 +139,9 @@ def check_types(
     f # A function with annotated arguments
 ): # The same, with its arguments checked
     "Raise an `ArgumentError` that names the argument where one does not fit its annotation"
-    params = {k: v for k,v in inspect.signature(f).parameters.items() if v.annotation is not v.empty and v.kind not in (v.VAR_POSITIONAL, v.VAR_KEYWORD)}
-    names,kinds = list(inspect.signature(f).parameters),{k: kind for k,v in params.items() if (kind := _kind(k, v.annotation, v.default))}
+    params = {k: v for k,v in inspect.signature(f).parameters.items() if v.kind not in (v.VAR_POSITIONAL, v.VAR_KEYWORD)}
+    names = [k for k,v in params.items() if v.kind is not v.KEYWORD_ONLY]
+    kinds = {k: kind for k,v in params.items() if k not in ('self', 'cls') and (kind := _kind(k, v.annotation, v.default))}
     @wraps(f)
     def _inner(*args, **kwargs):
         for name,value in [*zip(names, args), *kwargs.items()]:
@@ -149,6 +159,36 @@ def check_choice(
     "`value` as one of a few texts"
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {short_repr(value)}")
+    return value
+
+# %% ../nbs/00_core.ipynb #51de0b01
+def check_columns(
+    name:str, # The argument's name, for the error
+    df:pd.DataFrame, # What came
+    *columns # What has to be there, once each
+) -> pd.DataFrame: # The same
+    "`df` as a frame with some columns"
+    found = list(df.columns)
+    for c in columns:
+        if found.count(c) != 1: raise ValueError(f"{name}: expected {'one column' if c in found else 'a column'} {id_repr(c)}, there are {', '.join(map(id_repr, found)) or 'none'}")
+    return df
+
+def check_shape(
+    name:str, # The argument's name, for the error
+    value:torch.Tensor, # What came
+    *sizes # Of each dimension; `None`: any
+) -> torch.Tensor: # The same
+    "`value` as a tensor of a shape"
+    if value.ndim != len(sizes) or any(want is not None and n != want for n,want in zip(value.shape, sizes)):
+        raise ValueError(f"{name}: expected a tensor of shape ({', '.join('any' if o is None else str(o) for o in sizes)}), got {short_repr(value)}")
+    return value
+
+def check_id(
+    name:str, # The argument's name, for the error
+    value # What came
+): # The same
+    "`value` as something that can be one id"
+    if isinstance(value, (torch.Tensor, type)) or not isinstance(value, Hashable): raise ArgumentError(f"{name}: expected one id, got {short_repr(value)}")
     return value
 
 # %% ../nbs/00_core.ipynb #51de0001

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import UnknownIdError,check_count,listed,settle,stable_topk
+from ..core import check_types,UnknownIdError,check_count,listed,settle,stable_topk
 from ..data.vocab import Vocab
 from ..learn.pairs import add_spread,check_interval,id_pairs
 from .posterior import Gaussian,RatingsCSR,group_ratings,ranges,row_precisions
@@ -249,6 +249,7 @@ def _known_columns(belief):
 
 @patch
 @torch.no_grad()
+@check_types
 def predict(self:Belief,
     users=None, # A user's id, several, or a frame of pairs; a belief about one user needs no user, and without `items` predicts all
     items=None, # An item's id or several; a belief about one item needs no item, and without `users` predicts for all
@@ -288,6 +289,7 @@ BLOCK = 2**24 # scores at a time: 64 MB
 
 @patch
 @torch.no_grad()
+@check_types
 def recommend(self:Belief,
     k:int=10, # How many for each row
     exclude_seen:bool=True, # Leave out what was rated

@@ -9,11 +9,12 @@ __all__ = ['EpochEngine', 'ALS', 'Gibbs']
 
 # %% ../../nbs/bayes/06_engines.ipynb #a571e999
 import math,warnings
+import numpy as np
 import torch
 from torch import Tensor,nn
 from fastai.callback.core import CancelTrainException,Callback
 from fastcore.basics import patch,ifnone
-from ..core import check_count
+from ..core import check_types,check_count
 from ..data.features import metadata_features
 from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
@@ -80,6 +81,7 @@ def ratings_by_side(
 # %% ../../nbs/bayes/06_engines.ipynb #56eaf492
 class ALS(EpochEngine):
     "Alternating least squares: an epoch solves for all users, then for all items"
+    @check_types
     def __init__(self,
         penalty:float=10. # Weight of the squared vectors (λ above), biases included
     ):
@@ -186,6 +188,7 @@ def _check_can_sample(dls, model):
 # %% ../../nbs/bayes/06_engines.ipynb #90eda7b7
 class Gibbs(EpochEngine):
     "Bayesian matrix factorization: an epoch is a sweep of the Gibbs sampler; afterwards `learn.posterior`"
+    @check_types
     def __init__(self,
         burn_in:int|None=None, # Sweeps before predictions are averaged, by default a fifth of the epochs
         metadata:bool=True, # Prior means linear in the metadata of the loaders, if they carry some
@@ -196,6 +199,7 @@ class Gibbs(EpochEngine):
         memory:int=2**28, # Bytes for the kept samples
         seed:int|None=None # Seed of the sampler
     ):
+        if not all(isinstance(o, (int, float, np.number)) and o > 0 for o in time_bins): raise ValueError(f"time_bins: expected widths in seconds above 0, got {time_bins!r}")
         self.burn_in,self.metadata,self.who_rated,self.time_bins = burn_in,metadata,who_rated,tuple(time_bins)
         self.noise_shape,self.keep,self.memory,self.seed = noise_shape,keep,memory,seed
 
@@ -302,6 +306,7 @@ def posterior(self:CFLearner) -> Posterior:
 
 # %% ../../nbs/bayes/06_engines.ipynb #86d747fb
 @patch
+@check_types
 def sample_posterior(self:CFLearner,
     sample_count:int=200, # Sweeps whose predictions are averaged
     burn_in:int=50, # Sweeps before them

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_side,other_side
+from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_side,check_types,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
@@ -278,6 +278,7 @@ def fold_rows(
 # %% ../../nbs/bayes/02_foldin.ipynb #3e9d31e7
 @patch
 @torch.no_grad()
+@check_types
 def fold_in(self:CFLearner,
     ratings, # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
     prior:Belief|None=None, # Belief before the ratings, by default that of an attached prior, else of `estimate_prior`
@@ -288,6 +289,7 @@ def fold_in(self:CFLearner,
 
 @patch
 @torch.no_grad()
+@check_types
 def fold_in_items(self:CFLearner,
     ratings, # Ratings of new items: a frame, or a dictionary of user: rating for one
     prior:Belief|None=None, # Belief before the ratings, by default that of an attached prior, else of `estimate_prior`

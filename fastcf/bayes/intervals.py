@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..core import check_choice,check_side
+from ..core import check_choice,check_share,check_side,check_types
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 from .sampler import Sampler,time_levels
 
@@ -46,6 +46,7 @@ def _log_score(mean, sd, y):
 # %% ../../nbs/bayes/05_intervals.ipynb #9aca1ef3
 class Posterior:
     "What a sampler leaves: samples that predict with intervals"
+    @check_types
     def __init__(self,
         dls, # Loaders, for ids and validation rows
         sampler:Sampler, # For the unit of the ratings
@@ -77,6 +78,7 @@ class Posterior:
         mean,var = map(torch.stack, zip(*(s.scores(u, i, codes) for s in self.states)))
         return (mean * self.sd + self.mean).cpu(),(var.sqrt() * self.sd).cpu()
 
+    @check_types
     def predict(self,
         users, # A user's id, several, or a frame of pairs
         items=None, # An item's id or several; not with a frame
@@ -175,12 +177,15 @@ def _fifth(counts, rows):
 
 # %% ../../nbs/bayes/05_intervals.ipynb #03bea31e
 @patch
+@check_types
 def calibration(self:Posterior,
     levels:tuple=(.5, .8, .9, .95), # Probabilities of the intervals
     side:str|None=None # 'user' or 'item': by fifths of the number of training ratings; `None`: overall
 ) -> pd.DataFrame: # fifth if asked for, level, coverage, mean_width, rating_count
     "How many validation ratings the intervals hold"
     if side is not None: check_side(side)
+    if not len(levels): raise ValueError("levels: expected shares between 0 and 1, there are none")
+    for o in levels: check_share('levels', o)
     v = self.dls.valid_ds
     rows = (v.users if side == 'user' else v.items).long()
     group = np.ones(len(v), int) if side is None else _fifth(self.dls.counts(side), rows)

@@ -15,7 +15,7 @@ import torch
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core import SIDES,UnknownIdError,id_repr
+from ..core import SIDES,check_columns,check_types,UnknownIdError,id_repr
 from ..data.features import with_ids
 from ..learn.model import EmbeddingDotBias
 from ..learn.learned import ServesNewcomers
@@ -98,7 +98,7 @@ def _serves(learn, o, side):
         return ServingPrior(learn, o, o.df)
     if not isinstance(o, pd.DataFrame):
         raise TypeError(f"{side}s: expected a MetadataPrior, ProxyQuestions, a frame of metadata or True, got {type(o).__name__}")
-    df = with_ids(o if vocab.name not in o else o.set_index(vocab.name))
+    df = with_ids(o if vocab.name not in o else check_columns(f'{side}s', o, vocab.name).set_index(vocab.name))
     if df.index.isin(vocab.ids).any(): return ServingPrior(learn, p := MetadataPrior(learn, side, df), p.df)
     if known is None:
         raise ValueError(f"{side}s: none of the {len(df)} ids has ratings, such as {id_repr(df.index[0])}, so there is nothing to learn from. "
@@ -118,6 +118,7 @@ def attach_prior(self:CFLearner,
     return self
 
 @patch
+@check_types
 def detach_prior(self:CFLearner,
     users:bool=True, # That of users
     items:bool=True # That of items

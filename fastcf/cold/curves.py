@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..core import RatingsError,check_side,other_side,show_progress
+from ..core import ArgumentError,RatingsError,check_choice,check_columns,check_range,check_side,check_types,other_side,short_repr,show_progress
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..bayes.foldin import estimate_prior,sides_of
@@ -28,6 +28,7 @@ def _validation(dls):
                              fix="Make the loaders with valid_pct above 0, or with a splitter; or pass df")])
 
 @patch
+@check_types
 def errors_by_count(self:CFLearner,
     side:str='item', # By the training ratings of the row's 'item' or of its 'user'
     edges:tuple=(0, 1, 3, 6, 11, 21, 51, 101), # First number of ratings of each group
@@ -36,7 +37,7 @@ def errors_by_count(self:CFLearner,
 ) -> pd.DataFrame: # rating_count (the group, as text), rows, rmse, mae, coverage, width (mean, of the intervals)
     "Errors of ratings by how many training ratings their item or user has"
     check_side(side)
-    if not len(edges) or list(edges) != sorted(set(edges)):
+    if not len(edges) or not all(isinstance(o, (int, np.integer)) for o in edges) or list(edges) != sorted(set(edges)):
         raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
     df = _validation(self.dls) if df is None else df
     vocab = sides_of(self.dls.catalog, side)[0]
@@ -54,6 +55,7 @@ def errors_by_count(self:CFLearner,
 
 # %% ../../nbs/cold/04_curves.ipynb #220c9894
 @patch
+@check_types
 def plot_errors_by_count(self:CFLearner,
     side:str='item', # As for `errors_by_count`
     ax=None, # Matplotlib axes, by default new ones
@@ -79,9 +81,10 @@ class Arrivals:
         for name,df in (('answers', answers), ('test', test)):
             lost = [o for o in (self.own, self.other, self.rating) if o not in df]
             if lost: raise ValueError(f"{name}: no column {lost[0]!r}; there are {list(df.columns)}. Rename one.")
+            check_columns(name, df, self.own, self.other, self.rating)
         known = self.others.ids[(learn.dls.counts(other_side(side)) > 0).numpy()]
         said,self.test = (df[df[self.other].isin(known)] for df in (answers, test))
-        if not len(self.test): raise ValueError(f"test: none of its {self.other}s has training ratings, so there is nothing to measure")
+        if not len(self.test): raise ValueError(f"test: none of its {self.other}s has training ratings, so there is nothing to measure. Pass ratings of {self.others.name}s that the learner knows.")
         said = said.sample(frac=1, random_state=seed)
         self.said = said.assign(_n=said.groupby(self.own).cumcount())
         self.ids = Vocab(np.concatenate([said[self.own], self.test[self.own]]), self.own)
@@ -94,6 +97,7 @@ class Arrivals:
 
 # %% ../../nbs/cold/04_curves.ipynb #ff3252eb
 @torch.no_grad()
+@check_types
 def first_ratings(
     learn:CFLearner, # A fitted learner that does not know these rows
     answers:pd.DataFrame, # Ratings of new rows that come one by one: columns as in training
@@ -105,6 +109,10 @@ def first_ratings(
     seed:int=0 # Seed of the order in which ratings come
 ) -> pd.DataFrame: # start, ratings (at most, of each new row), rmse, log_score (mean log density), coverage (of 90 % intervals)
     "Error against the first ratings of new rows"
+    for name,p in (priors or {}).items():
+        if not hasattr(p, 'prior'): raise ArgumentError(f"priors: expected a MetadataPrior or ProxyQuestions for {name!r}, got {short_repr(p)}")
+    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in counts): raise ValueError(f"counts: expected numbers of ratings from 0 on, got {counts!r}")
+    check_range('rating_range', rating_range)
     new,res = Arrivals(learn, answers, test, side, seed),[]
     y = torch.tensor(new.test[new.rating].to_numpy(dtype='float32'))
     starts = {'the same for all': estimate_prior(learn, side).of(len(new.ids))}
@@ -136,6 +144,7 @@ def lines_by_name(
     return ax
 
 # %% ../../nbs/cold/04_curves.ipynb #9b7d8cea
+@check_types
 def plot_first_ratings(
     df:pd.DataFrame, # From `first_ratings`
     value:str='rmse', # 'rmse', 'log_score' or 'coverage'
@@ -143,5 +152,6 @@ def plot_first_ratings(
 ): # The axes
     "A measure against the first ratings, a line a start"
     names = dict(rmse='RMSE of other ratings, stars', log_score='mean log density of other ratings', coverage='share inside 90 % intervals')
+    check_columns('df', df, 'start', 'ratings', check_choice('value', value, [*names]))
     return lines_by_name(df, 'start', 'ratings', value, ax, xlabel='ratings so far', ylabel=names[value],
                          title='New rows, by what is believed at the start')

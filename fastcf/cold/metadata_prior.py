@@ -16,7 +16,7 @@ from fastcore.basics import ifnone,patch
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..data.features import MetadataEncoder,with_ids
-from ..core import check_choice,check_side
+from ..core import check_choice,check_count,check_id,check_side,check_types,listed
 from ..bayes.belief import Belief
 from ..bayes.foldin import estimate_prior,sides_of
 from .regression import Ridge,Tabular,Targets
@@ -24,6 +24,7 @@ from .regression import Ridge,Tabular,Targets
 # %% ../../nbs/cold/01_metadata_prior.ipynb #be231f6b
 class MetadataPrior:
     "What metadata lets one believe of a row's vector: a mean that depends on the features, and a covariance from held-out rows"
+    @check_types
     def __init__(self,
         learn:CFLearner, # A fitted learner
         side:str='user', # Prior of new rows of which side, 'user' or 'item'
@@ -40,6 +41,7 @@ class MetadataPrior:
         df = ifnone(df, known)
         if df is None: raise ValueError(f"df: there is no metadata of {name}s. Pass it here, or as {side}s= to the loaders.")
         check_choice('engine', engine, ('linear', 'tabular'))
+        check_count('folds', folds), check_count('max_rows', max_rows)
         if kwargs and engine == 'linear':
             raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
         self.side,self.df,self.encoder,self.engine = check_side(side),with_ids(df),ifnone(encoder, MetadataEncoder(df)),engine
@@ -65,10 +67,11 @@ class MetadataPrior:
 
     def _features(self, df, ids): return self.encoder.encode(df, ids)[0].to(self.base.mean.device)
 
+    @check_types
     def prior(self,
         df:pd.DataFrame=None, # Metadata, one row an id, with or without ratings; by default those that this prior knows
         ids=None # Ids, in this order; by default all of `df`
     ) -> Belief: # About the rows of these ids
         "What is believed of each id's vector: its factors, then its bias"
-        f = self._features(ifnone(df, self.df), ids)
+        f = self._features(ifnone(df, self.df), None if ids is None else [check_id('ids', o) for o in listed(ids, 'ids')])
         return Belief(self.model.gaussian(f, 1 + self.model.leverage(f)), self.base.likelihood)

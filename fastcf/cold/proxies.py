@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import ifnone,patch
-from ..core import check_side
+from ..core import check_count,check_side,check_types,short_repr
 from ..data.vocab import Vocab
 from ..data.features import MetadataEncoder,with_ids
 from ..learn.learner import CFLearner
@@ -27,10 +27,10 @@ from .metadata_prior import MetadataPrior
 class _Shares(MetadataEncoder):
     "Features of one attribute: the values of a row share a 1"
     def __init__(self, df, attribute, max_values):
-        if attribute not in df: raise ValueError(f"attribute: no column {attribute!r}; there are {list(df.columns)}")
+        if attribute not in df: raise ValueError(f"attribute: no column {attribute!r}; there are {list(df.columns)}. Pass one of these, or other metadata.")
         self.attribute = attribute
         super().__init__(self._lists(df), min_count=1, max_values=max_values)
-        if not self.columns: raise ValueError(f"attribute: nothing can be learned from {attribute!r}: {self.left_out[attribute]}")
+        if not self.columns: raise ValueError(f"attribute: nothing can be learned from {attribute!r}: {self.left_out[attribute]}. Pass another attribute, or more rows.")
         self.values = self.columns[0].values
 
     def _lists(self, df):
@@ -44,6 +44,7 @@ class _Shares(MetadataEncoder):
 # %% ../../nbs/cold/02_proxies.ipynb #490c5ad9
 class ProxyQuestions(MetadataPrior):
     "Each value of an attribute as something to ask about, and as what a new row starts from"
+    @check_types
     def __init__(self,
         learn:CFLearner, # A fitted learner
         attribute:str, # Column of metadata: directors, genres, brand ...; several values a row are lists
@@ -52,6 +53,7 @@ class ProxyQuestions(MetadataPrior):
         max_values:int=1000, # Values with a vector of their own, those with most members; the others share one
         **kwargs # As for `MetadataPrior`: `folds`, `max_rows`, `seed`
     ):
+        check_count('max_values', max_values)
         df = ifnone(df, learn.dls.catalog.items if check_side(side) == 'item' else learn.dls.catalog.users)
         if df is None: raise ValueError(f"df: there is no metadata. Pass it here, or as {side}s= to the loaders.")
         super().__init__(learn, side, df, _Shares(df, attribute, max_values), **kwargs)
@@ -76,6 +78,7 @@ class ProxyQuestions(MetadataPrior):
         return RowLikelihood(augment(g.mean), g.mean[:, -1], like.noise, like.y_range, g.cov() + self.model.residual)
 
 # %% ../../nbs/cold/02_proxies.ipynb #96b85172
+@check_types
 def proxies(
     questions:ProxyQuestions # The questions
 ) -> pd.DataFrame: # value, member_count, rating (mean over the other side), std (of a member's rating, in stars)
@@ -88,6 +91,7 @@ def proxies(
     return pd.DataFrame(dict(value=values, member_count=count.cpu().numpy(), rating=rating.cpu().numpy(), std=std.cpu().numpy()))
 
 # %% ../../nbs/cold/02_proxies.ipynb #f8f1fc82
+@check_types
 def proxy_weight(
     before:Belief, # About rows before their ratings
     after:Belief # After them
@@ -100,6 +104,7 @@ def proxy_weight(
 # %% ../../nbs/cold/02_proxies.ipynb #5996ef1a
 @patch
 @torch.no_grad()
+@check_types
 def weight(self:MetadataPrior,
     ratings:pd.DataFrame, # Ratings of new rows: columns as in training
     df:pd.DataFrame=None # Metadata of these rows, by default those that this prior knows
@@ -115,6 +120,7 @@ def weight(self:MetadataPrior,
     return pd.DataFrame({own: ids.ids, 'rating_count': count, 'weight': proxy_weight(before, after).cpu().numpy()})
 
 # %% ../../nbs/cold/02_proxies.ipynb #e4efc7e8
+@check_types
 def answer_proxies(
     questions:ProxyQuestions, # Of items
     answers:dict, # Value of the attribute to rating
@@ -122,5 +128,6 @@ def answer_proxies(
     before:Belief|None=None # Belief about the user, one row; by default that of any
 ) -> Belief: # About the user, after the answers
     "What answers about an attribute's values say of a user"
+    if not all(isinstance(v, (int, float, np.number)) and np.isfinite(v) for v in answers.values()): raise ValueError(f"answers: expected a rating for each value, got {short_repr(answers)}")
     ratings,said = [float(v) for v in answers.values()],questions.likelihood(list(answers), base)
     return ifnone(before, base.of(1)).after(np.zeros(len(answers), int), np.arange(len(answers)), ratings, said)

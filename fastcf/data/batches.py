@@ -17,6 +17,7 @@ from torch import Tensor,nn
 from fastai.data.core import TfmdDL
 from fastai.torch_core import display_df
 from fastcore.basics import patch
+from ..core import check_types
 from .vocab import Vocab
 
 # %% ../../nbs/data/08_batches.ipynb #aaf78a65
@@ -169,6 +170,7 @@ def decode_batch(self:RatingsDL,
     return pd.DataFrame(cols | dict(zip([c.value_name], rest)))
 
 @patch
+@check_types
 def show_batch(self:RatingsDL,
     b=None, # A batch; by default the next one
     max_n:int=9, # Rows to show

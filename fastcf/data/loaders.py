@@ -17,7 +17,7 @@ from torch import Tensor
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from fastcore.basics import patch
-from ..core import RatingsError,UnknownIdError,check_side,id_repr
+from ..core import ArgumentError,RatingsError,UnknownIdError,check_columns,check_side,check_types,id_repr,short_repr
 from .vocab import Vocab
 from .files import parquet_files,whole_call
 from .columns import as_pandas,describe_fault,find_time,listed_names,match_columns
@@ -39,6 +39,7 @@ def _split(df, splitter, valid_pct, seed):
         if valid_pct and not cut:
             fix = "Bring more ratings, or pass a larger valid_pct, or 0 for no validation"
             _bad_split(f"{n} rows are too few to hold out {valid_pct:.0%} of them", fix)
+    elif not callable(splitter): raise ArgumentError(f"splitter: expected a function from a frame to positions of training and validation rows, got {short_repr(splitter)}")
     else: train,valid = (np.flatnonzero(o) if o.dtype == bool else o.astype('int64') for o in map(np.asarray, splitter(df)))
     both = np.concatenate([train, valid])
     if len(train) == 0: _bad_split("the split leaves no row to train on", "Hold out fewer rows")
@@ -61,6 +62,7 @@ def metadata_by_id(
     if name not in df.columns and df.index.name != name:
         fix = f"Rename one, as in df.rename(columns={{{id_repr(df.columns[0])}: {id_repr(name)}}})." if len(df.columns) else "Add one."
         raise ValueError(f"{what}: no column {id_repr(name)} to tell which row is whose; there are {listed_names(df.columns)}. {fix}")
+    if name in df.columns: check_columns(what, df, name)
     res = df.set_index(name) if name in df.columns else df.copy()
     if res.index.has_duplicates:
         twice = res.index.duplicated()
@@ -110,6 +112,7 @@ class CFDataLoaders(DataLoaders):
         self._histories = None if histories is None else (self.train_ds, histories)
 
     @classmethod
+    @check_types
     def from_df(cls,
         ratings:pd.DataFrame, # Ratings or interactions, one a row, in a frame of pandas, polars or pyarrow; never changed
         valid_pct:float=0.2, # Share of the rows that is held out for validation
@@ -164,6 +167,7 @@ def _why_unread(csv, read_kwargs, error):
 
 # %% ../../nbs/data/10_loaders.ipynb #96850383
 @patch(cls_method=True)
+@check_types
 def from_csv(cls:CFDataLoaders,
     csv, # A path, an address or an open file
     read_kwargs:dict=None, # Arguments for `pd.read_csv`, such as `dict(sep=';', decimal=',')`
@@ -192,6 +196,7 @@ def _warn_if_large(parquet):
                                 "from_parquet(..., folder='numbered') leaves them on disk, in 12 bytes each.", stacklevel=3)
 
 @patch(cls_method=True)
+@check_types
 def from_parquet(cls:CFDataLoaders,
     parquet, # A path, an address or an open file; or a folder of files
     read_kwargs:dict=None, # Arguments for `pd.read_parquet`, such as `dict(columns=['user', 'item', 'rating'])`
@@ -252,6 +257,7 @@ def counts(self:CFDataLoaders,
 
 # %% ../../nbs/data/10_loaders.ipynb #23ed504e
 @patch
+@check_types
 def test_dl(self:CFDataLoaders,
     test:pd.DataFrame, # Pairs of ids, in columns called as in training or in the usual spellings, else in the first two
     with_labels:bool=False, # Take ratings too

@@ -30,7 +30,11 @@ class Vocab:
         ids, # Ids in any order, repeated or not: a Series, an array or a list
         name:str='id' # What they are ids of; named in errors
     ):
-        self.ids,self.name = _index(ids).unique().sort_values(),name
+        ids,self.name = _index(ids).unique(),name
+        try: self.ids = ids.sort_values()
+        except TypeError:
+            kinds = sorted({type(o).__name__ for o in ids})
+            raise ValueError(f"{name}: ids of {' and '.join(kinds)} cannot be put in one order. Give all of them one type, numbers or texts.") from None
 
     def __len__(self): return len(self.ids)
     def __iter__(self): return iter(self.ids)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
-from ..core import check_count,id_repr,settle,stable_topk
+from ..core import ArgumentError,check_choice,check_count,check_id,check_types,id_repr,listed,settle,short_repr,stable_topk
 from ..bayes.posterior import Gaussian
 from ..bayes.belief import Belief
 from .questions import STRATEGIES,Interviewer,Newcomer,adaptive_page,expected_gain,interviewer_of
@@ -22,6 +22,7 @@ import fastcf.interview.topics # Interviewer.topics
 # %% ../../nbs/interview/02_interview.ipynb #68a6b5fa
 class Interview:
     "Pages of items to ask a newcomer about, and what the replies say"
+    @check_types
     def __init__(self,
         learn, # A fitted learner; or an `Interviewer`, which many interviews can share
         page_size:int=20, # Questions a page
@@ -32,7 +33,7 @@ class Interview:
         seed:int=0, # Seed of what is drawn
         proxies=None # `ProxyQuestions` of items, or a list, mixed into the pages of 'adaptive' where they teach more; ids are (attribute, value)
     ):
-        if strategy not in STRATEGIES: raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
+        check_choice('strategy', strategy, STRATEGIES)
         if proxies is not None and strategy != 'adaptive':
             raise ValueError(f"proxies: only the strategy 'adaptive' weighs them against items, got strategy={strategy!r}")
         self.page_size,self.pages = int(check_count('page_size', page_size)),int(check_count('pages', pages))
@@ -193,6 +194,7 @@ def _as_replies(self, replies):
     return replies
 
 @patch
+@check_types
 def answer(self:Interview,
     replies, # Item's id to its rating, or to `None` for "have not seen": a dictionary, or `next_page()` with its column `reply` filled in
     done:bool=True # Whether the page is done; otherwise it stays open for more replies
@@ -213,6 +215,7 @@ def skip(self:Interview,
 ):
     "Leave the page, or some items, unanswered; they are not asked again"
     if items is not None:
+        items = [items] if isinstance(items, tuple) else [check_id('items', i) for i in listed(items, 'items')]
         self.catalog.item.encode(list(self.split_topics(dict.fromkeys(items))[0]))
         self.write('retract', [_plain(i) for i in items])
         return self
@@ -232,6 +235,7 @@ def undo(self:Interview):
 # %% ../../nbs/interview/02_interview.ipynb #fc86e2ce
 @patch
 @torch.no_grad()
+@check_types
 def recommend(self:Interview,
     k:int=10, # Items
     min_ratings:int=1 # Leave out items with fewer training ratings
@@ -268,7 +272,7 @@ def explain(self:Interview,
     item # An item's id
 ) -> pd.DataFrame: # item, title if there is one, reply, effect (stars that the prediction would change by, were the reply not given)
     "Which replies moved the prediction for `item`, those that moved it most first"
-    col,(items,topics) = int(self.catalog.item.encode([item])[0]),self.split_topics(self.replies)
+    col,(items,topics) = int(self.catalog.item.encode([check_id('item', item)])[0]),self.split_topics(self.replies)
     n = len(items) + len(topics)
     p = _without_each(self, items, topics).expected(np.full(n + 1, col), np.arange(n + 1))
     res = item_frame(self, self.catalog.item.rows(list(items)))
@@ -311,13 +315,15 @@ def to_json(self:Interview) -> str: # JSON
     return json.dumps(dict(settings, proxies=proxies, log=[(what, ids(o)) for what,o in self.log]))
 
 @patch(cls_method=True)
+@check_types
 def from_json(cls:Interview,
     learn, # As for `Interview`
     text:str, # What `to_json` gave
     proxies=None # As for `Interview`, where it had any
 ) -> Interview: # At the point where it stopped
     "Go on with an interview"
-    d = json.loads(text)
+    try: d = json.loads(text)
+    except ValueError: raise ValueError(f"text: expected what to_json gave, got {short_repr(text)}") from None
     res = cls(learn, **{k: d[k] for k in ('page_size', 'pages', 'strategy', 'about', 'min_gain', 'seed')}, proxies=proxies)
     lost = sorted(set(d.get('proxies') or []) - set(res.topics.attributes if res.topics else []))
     if lost: raise ValueError(f"proxies: the interview asks about {', '.join(lost)}. Pass proxies=ProxyQuestions(learn, {lost[0]!r}).")
@@ -334,6 +340,8 @@ def add_to(self:Interview,
     id # The id they get
 ): # This learner, changed
     "Put the newcomer into a learner for good, with the ratings that they gave"
+    if not hasattr(learn, 'add_users'): raise ArgumentError(f"learn: expected a CFLearner, got {short_repr(learn)}")
+    check_id('id', id)
     c = learn.dls.catalog
     said = {i: v for i,v in self.split_topics(self.replies)[0].items() if v is not None}
     if not said: raise ValueError("add_to: the newcomer rated nothing so far. Answer a page first.")

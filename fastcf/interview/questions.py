@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import ifnone,patch
-from ..core import settle,stable_topk
+from ..core import ArgumentError,check_choice,check_types,settle,short_repr,stable_topk
 from ..data.features import MetadataEncoder
 from ..bayes.posterior import Gaussian,cholesky,gaussian_of,ranges
 from ..bayes.row_likelihood import RowLikelihood
@@ -24,6 +24,7 @@ from ..bayes.belief import Belief
 # %% ../../nbs/interview/00_questions.ipynb #54e35bce
 class ExposureModel:
     "Which items someone has probably seen, given some replies: habits and audiences, by the kernel"
+    @check_types
     def __init__(self,
         learn, # A learner; what its users rated is what they have seen
         factor_count:int=10, # Sorts of audience
@@ -118,10 +119,12 @@ class Newcomer:
 # %% ../../nbs/interview/00_questions.ipynb #964b8b4c
 class Interviewer:
     "What interviews of one learner's newcomers share: who sees what, what it says of taste, and the choice of questions"
+    @check_types
     def __init__(self,
         learn, # A fitted learner
         seed:int=0 # Seed of all that is drawn
     ):
+        if not hasattr(learn, 'dls'): raise ArgumentError(f"learn: expected a CFLearner, got {short_repr(learn)}")
         self.learn,self.rng = learn,np.random.default_rng(seed)
         self.exposure = ExposureModel(learn, seed=seed)
         self.prior = TastePrior(learn, self.exposure, seed=seed)
@@ -144,6 +147,7 @@ class Interviewer:
         taste = Belief(prior, self.base.likelihood, None, (rows[rated], items[rated], ratings[rated]))
         return Newcomer(habits, taste, self.exposure.probabilities(habits), prior.precision)
 
+    @check_types
     def about(self,
         users:pd.DataFrame, # Metadata of newcomers, one row an id, with the columns that the loaders were given
         ids=None # Whose habits, in this order; by default all of them
@@ -173,6 +177,7 @@ def interviewer_of(
 ) -> Interviewer: # With a random state of its own
     "What interviews of this learner's newcomers share, made once for these tables"
     name = f'interviewer_{seed}'
+    if not hasattr(learn, 'learned'): raise ArgumentError(f"learn: expected a CFLearner or an Interviewer, got {short_repr(learn)}")
     if name not in learn.learned: learn.learned.keep(name, Interviewer(learn, seed))
     res = copy(learn.learned.get(name))
     res.rng = np.random.default_rng(seed)
@@ -324,7 +329,7 @@ def choose(self:Interviewer,
     strategy:str='adaptive' # 'adaptive', 'seen' (likeliest seen), 'popular', 'entropy' (popularity × entropy), 'random'
 ) -> Tensor: # Row numbers of items, those that teach most first [rows, size]
     "The next page of each newcomer"
-    if strategy not in STRATEGIES: raise ValueError(f"strategy: expected one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
+    check_choice('strategy', strategy, STRATEGIES)
     asked = asked | (self.counts == 0)
     size = min(size, int((~asked).sum(1).min()))
     if size == 0: return asked.new_empty(len(asked), 0, dtype=torch.long)

@@ -11,6 +11,7 @@ __all__ = ['simulate_interview', 'plot_interviews']
 import numpy as np
 import pandas as pd
 import torch
+from ..core import check_choice,check_columns,check_range,check_types,listed
 from ..data.checks import check_ratings
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
@@ -65,6 +66,7 @@ class SimulatedUsers:
 
 # %% ../../nbs/interview/03_simulate.ipynb #8629565c
 @torch.no_grad()
+@check_types
 def simulate_interview(
     learn:CFLearner|Interviewer, # A fitted learner, which does not know these users
     answers:pd.DataFrame, # Ratings that they can give when asked: user, item, rating
@@ -78,6 +80,9 @@ def simulate_interview(
     proxies=None # As for `Interview`; a newcomer's opinion of a value is the rounded mean of the answers about its items
 ) -> pd.DataFrame: # strategy, questions, answers (a user), rmse, ndcg; the strategy 'all answers' is what all of them together would give
     "Error against questions asked, for newcomers whose ratings are known"
+    strategies = [check_choice('strategies', s, STRATEGIES) for s in listed(strategies, 'strategies')]
+    if not strategies: raise ValueError("strategies: expected some, there are none")
+    check_range('rating_range', rating_range)
     teach = learn if isinstance(learn, Interviewer) else Interviewer(learn, seed)
     topics,res = None if proxies is None else Topics(teach, proxies),[]
     people = SimulatedUsers(teach, answers, test, rating_range, users, topics)
@@ -95,14 +100,16 @@ def simulate_interview(
     return pd.DataFrame(res, columns=['strategy', 'questions', 'answers', 'rmse', 'ndcg'])
 
 # %% ../../nbs/interview/03_simulate.ipynb #bb594002
+@check_types
 def plot_interviews(
     df:pd.DataFrame, # From `simulate_interview`
     value:str='rmse', # 'rmse', 'ndcg' or 'answers'
     ax=None # Matplotlib axes, by default new ones
 ): # The axes
     "A measure against questions asked, a line a strategy"
-    asked,everything = df[df.strategy != 'all answers'],df[df.strategy == 'all answers'][value]
     names = dict(rmse='RMSE of other ratings', ndcg='NDCG@10', answers='ratings obtained')
+    check_columns('df', df, 'strategy', 'questions', check_choice('value', value, [*names]))
+    asked,everything = df[df.strategy != 'all answers'],df[df.strategy == 'all answers'][value]
     ax = lines_by_name(asked, 'strategy', 'questions', value, ax, xlabel='questions asked', ylabel=names[value])
     if value == 'answers' or not len(everything): return ax
     ax.axhline(everything.mean(), color='gray', ls=':', label='all they can answer')

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from fastcore.basics import listify,patch
+from ..core import ArgumentError,check_types,short_repr
 from ..bayes.posterior import augment
 from ..bayes.row_likelihood import RowLikelihood
 from ..bayes.belief import Belief
@@ -20,12 +21,15 @@ from .questions import Interviewer,Newcomer,Questions,adaptive_page
 # %% ../../nbs/interview/01_topics.ipynb #70910731
 class Topics:
     "Values of items' attributes as questions: how answers about them come from a newcomer's vector, and which items they are of"
+    @check_types
     def __init__(self,
         interviewer:Interviewer, # What newcomers share
         proxies # `ProxyQuestions` of items, or a list of them, one an attribute
     ):
         self.interviewer,self.attributes,self.keys,parts = interviewer,[],[],[] # keys: (attribute, value)
         ids,like = interviewer.learn.dls.catalog.item.ids,interviewer.base.likelihood
+        if isinstance(proxies, type) or not listify(proxies) or not all(hasattr(q, 'encoder') and hasattr(q, 'vectors') for q in listify(proxies)):
+            raise ArgumentError(f"proxies: expected ProxyQuestions of items, or a list of them, got {short_repr(proxies)}")
         for q in listify(proxies):
             values = q.encoder.values
             g,shares = q.vectors(values),q._features(q.df, ids)

@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
+from ..core import check_types
 from .interview import Interview
 
 # %% ../../nbs/interview/04_widget.ipynb #5a1e0a0a
@@ -203,6 +204,7 @@ def _ipywidgets():
 
 # %% ../../nbs/interview/04_widget.ipynb #5a1e1b1b
 @patch
+@check_types
 def show(self:Interview,
     k:int=8, # Recommendations beside the cards
     min_ratings:int=1 # Recommend no items with fewer training ratings

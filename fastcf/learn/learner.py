@@ -118,7 +118,7 @@ class CompareWithMeans(Callback):
         got,means = rec.values[-1][names.index('rmse')],learn.baselines().rmse['user and item means']
         if got is not None and got > means:
             warnings.warn(f"The fit ends at RMSE {got:.4f} on the validation rows, and user and item means give {means:.4f} (learn.baselines()). "
-                          "Perhaps there is no more in so few ratings; else try cf_learner(dls, from_means=True), find_lr, another wd, more epochs, Gibbs, or metadata.", stacklevel=2)
+                          "Perhaps there is no more in so few ratings; else try find_lr, another wd, more epochs, Gibbs, or metadata.", stacklevel=2)
 
 @patch
 def baselines(self:CFLearner) -> pd.DataFrame: # Indexed by baseline: rmse, mae
@@ -161,16 +161,16 @@ def make_model(
     dls:CFDataLoaders, # Ratings
     factor_count, # Factors, or `None` for 50
     y_range, # Lowest and highest prediction, or `None`
-    from_means:bool=False # Start the biases at the regularised means, as far as the table is sparse
+    means=None # Regularised means that the biases start at, as far as the table is sparse
 ) -> nn.Module: # Ready, and tried on a batch if it was brought
     "The model of a learner"
     c,table = dls.catalog,dls.train_ds
     if model is None:
         model = EmbeddingDotBias(len(c.item), len(c.user), ifnone(factor_count, 50), y_range)
-        share = sparseness(dls) if from_means and not dls.is_interactions else 0.
+        share = 0. if means is None else sparseness(dls)
         if y_range is None: model.item_bias.weight.data += (1 - share) * table.ratings.mean()
         if share:
-            for bias,first in zip((model.user_bias, model.item_bias), mean_biases(means_of(dls), model.y_range)): bias.weight.data += share * first[:, None]
+            for bias,first in zip((model.user_bias, model.item_bias), mean_biases(means, model.y_range)): bias.weight.data += share * first[:, None]
         return model
     for name,value in (('factor_count', factor_count), ('y_range', y_range)):
         if value is not None: raise TypeError(f"{name}: a model that is brought has its own; pass {name}={value} where it is made, not to cf_learner")
@@ -191,6 +191,12 @@ def ranking_loss(
     return RANKING['loss'],cbs if any(isinstance(cb, RANKING['kinds']) for cb in cbs) else [RANKING['callback'](), *cbs]
 
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
+def _starts_at_means(from_means, dls, brought, loss_func):
+    "Whether a learner of ratings starts at their means; by default where the table is sparse and the loss is the squared error"
+    if isinstance(from_means, str) and from_means != 'auto': raise ValueError(f"from_means: expected True, False or 'auto', got {from_means!r}")
+    if brought or dls.is_interactions: return False
+    return loss_func is None and sparseness(dls) > 0 if from_means == 'auto' else bool(from_means)
+
 @delegates(Learner.__init__, but=['splitter'])
 @check_types
 def cf_learner(
@@ -201,7 +207,7 @@ def cf_learner(
     cbs=None, # Callbacks
     metrics=None, # Metrics, by default RMSE and MAE; of interactions none
     opt_func=None, # Optimizer, by default `FusedAdam`, and for large tables `RowwiseAdam`
-    from_means:bool=False, # For sparse tables: biases start at regularised means, and rows with few ratings are held to them, see `RowDecay`
+    from_means:bool|str='auto', # Start at the means and hold rows with few ratings to them, see `RowDecay`; 'auto': with fewer than 25 ratings for each user and item
     sparse:bool|str='auto', # Touch only the rows of a batch, see `table_optimizer`
     lr:float=5e-3, # Learning rate where `fit` is given none
     wd:float=0.2, # Weight decay of the factors
@@ -212,9 +218,10 @@ def cf_learner(
     "A learner for `dls`, around `EmbeddingDotBias` or a model of one's own"
     refuse_unknown(kwargs, [*inspect.signature(cf_learner).parameters])
     brought = model is not None
+    means = means_of(dls) if _starts_at_means(from_means, dls, brought, loss_func) else None
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
-        model = make_model(model, dls, factor_count, y_range, from_means)
+        model = make_model(model, dls, factor_count, y_range, means)
     _check_fits(getattr(model, 'y_range', None), dls)
     if sparse == 'auto' and brought: sparse = False # it may have layers too
     opt_func = table_optimizer(model, opt_func, sparse)
@@ -222,7 +229,7 @@ def cf_learner(
         metrics = ifnone(metrics, [])
         if loss_func is None: loss_func,cbs = ranking_loss(cbs)
     elif loss_func is None:
-        by_row = from_means and not brought and not getattr(opt_func, 'rowwise', False)
+        by_row = means is not None and not getattr(opt_func, 'rowwise', False)
         cbs = [*([RowDecay()] if by_row else []), CompareWithMeans(), *L(cbs)]
     return CFLearner(dls, model, loss_func=ifnone(loss_func, nn.MSELoss()), cbs=cbs, metrics=ifnone(metrics, [rmse_metric(), mae]),
                      opt_func=opt_func, lr=lr, wd=wd, splitter=factors_and_biases, **kwargs)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_side,check_types,label_points
+from ..core import check_count,check_side,check_types,label_points
 from .model import require
 from .learner import CFLearner
 
@@ -55,7 +55,7 @@ def plot_map(self:CFLearner,
     import matplotlib.pyplot as plt
     if ax is None: _,ax = plt.subplots(figsize=(9, 7))
     c = self.dls.catalog
-    rows = self.dls.counts().argsort(descending=True, stable=True)[:n]
+    rows = self.dls.counts().argsort(descending=True, stable=True)[:check_count('n', n)]
     x = require(self.model, 'item_vectors', 'plot_map')().detach().float().cpu()[rows]
     _,_,v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     xy = ((x - x.mean(0)) @ v[:2].T).numpy()

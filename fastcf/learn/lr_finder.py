@@ -24,7 +24,7 @@ from .learner import CFLearner
 from .model import evaluating
 from .means import regularised_means,sparseness
 from .row_decay import RowDecay
-from ..core import check_count
+from ..core import check_choice,check_count
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #6a96070d
 @contextmanager
@@ -307,7 +307,7 @@ def _suggest(funcs, curve):
 # %% ../../nbs/learn/05_lr_finder.ipynb #1d1341f5
 def _check_fit(epochs, schedule, runs):
     check_count('epochs', epochs); check_count('runs', runs)
-    if schedule not in _schedules((.9,)*3): raise ValueError(f"schedule: expected one of {', '.join(map(repr, _schedules((.9,)*3)))}, got {schedule!r}")
+    check_choice('schedule', schedule, [*_schedules((.9,)*3)])
 
 def _factor_count(model): return model.item_vectors().shape[1] if callable(getattr(model, 'item_vectors', None)) else 50
 

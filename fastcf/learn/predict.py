@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 from .model import score_pairs
 from .learner import CFLearner
-from ..core import SIDES,check_choice,check_side
+from ..core import check_types,SIDES,check_choice,check_side
 from .pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
 
 # %% ../../nbs/learn/03_predict.ipynb #7b902e41
@@ -44,6 +44,7 @@ def _score_of_one(learn, user, item):
 # %% ../../nbs/learn/03_predict.ipynb #2efe0a7b
 @patch
 @torch.no_grad()
+@check_types
 def predict(self:CFLearner,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame

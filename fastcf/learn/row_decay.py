@@ -24,7 +24,9 @@ class RowDecay(Callback):
     order = 1
     _stateattrs = ('_pulls',)
     def __init__(self): self._pulls,self._steps = [],0
-    def before_fit(self): self.prepare(self.learn)
+    def before_fit(self):
+        self._steps = 0 # steps of a search for a rate are none of this fit
+        self.prepare(self.learn)
     def after_step(self): self.pull(self.opt)
     def after_fit(self): self._pulls = []
 

@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
-from ..core import check_count,listed
+from ..core import check_types,check_count,listed
 from ..data.loaders import CFDataLoaders
 from ..bayes.posterior import group_ratings,ranges
 from .best import top_scores
@@ -29,6 +29,7 @@ class Baseline:
         dls:CFDataLoaders # Ratings or choices; only which pairs there are counts
     ): self.dls = dls
 
+    @check_types
     def recommend(self,
         users=None, # A user's id or several; by default everybody with training rows
         k:int=10, # How many items for each
@@ -92,6 +93,7 @@ def history_windows(
 # %% ../../nbs/rank/04_baselines.ipynb #15a42129
 class EASE(Baseline):
     "Items that are chosen together, in closed form"
+    @check_types
     def __init__(self,
         dls:CFDataLoaders, # Ratings or choices; only which pairs there are counts
         penalty:float|None=None, # Ridge penalty, by default 300 of whole histories, 500 of windows
@@ -102,7 +104,7 @@ class EASE(Baseline):
         super().__init__(dls)
         t,n = dls.train_ds,len(dls.catalog.item)
         if n > max_items: raise ValueError(f"EASE: {n:,} items make a table of {n**2 * 8 / 1e9:.0f} GB. Leave out rare items, or raise max_items, or fit IALS.")
-        if t.times is None and (window or fade): raise ValueError("window, fade: the loaders carry no times. Pass time_name to CFDataLoaders.from_df.")
+        if t.times is None and not (window is None and fade is None): raise ValueError("window, fade: the loaders carry no times. Pass time_name to CFDataLoaders.from_df.")
         users,items = t.users.cpu().long(),t.items.cpu().long()
         rows,cols = (users, items) if window is None else history_windows(users, items, t.times.cpu(), check_count('window', window))
         self.matrix = item_weights(rows, cols, n, penalty=(300. if window is None else 500.) if penalty is None else penalty)

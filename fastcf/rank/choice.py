@@ -79,6 +79,14 @@ class ChoiceModel:
         bottom = low - ((high - low) / 8 or 1.)
         return (ratings.clamp(low, high) - bottom) / (high - bottom)
 
+    def weights_of(self,
+        ratings:Tensor # Ratings that came with choices [n]
+    ) -> Tensor: # Between `lowest` and 1 [n]
+        "What choices with these ratings count"
+        if self.rating_range is None: return torch.ones(len(ratings))
+        low,high = self.rating_range
+        return self.lowest + (1 - self.lowest) * (ratings.clamp(low, high) - low) / max(high - low, 1e-6)
+
     def value(self,
         scores:Tensor, # From `scores`, any shape
         ratings:Tensor # Predicted ratings, of the same shape

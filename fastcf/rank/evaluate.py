@@ -6,12 +6,13 @@ Docs: https://fastcf.github.io/fastcf/rank/evaluate.html.md"""
 
 # %% auto #0
 __all__ = ['MEASURES', 'user_scores', 'resampled_means', 'evaluate', 'plot_evaluation', 'compare', 'fold_splitters',
-           'rolling_splitters', 'cross_evaluate']
+           'rolling_splitters', 'cut_splitters', 'cross_evaluate']
 
 # %% ../../nbs/rank/06_evaluate.ipynb #8f637c10
 import numpy as np
 import pandas as pd
-from ..core import check_count,check_share,show_progress
+from ..core import ArgumentError,check_columns,check_count,check_share,check_types,listed,short_repr,show_progress
+from ..data.splits import LeaveLastOutSplitter
 from ..data.loaders import CFDataLoaders
 from .metrics import capped_recall,hit_rate,mean_average_precision,mrr,ndcg,precision,recall,valid_frame
 
@@ -20,9 +21,20 @@ MEASURES = dict(ndcg=ndcg, recall=recall, capped_recall=capped_recall, hit_rate=
 
 def _measure(name):
     "The function of a name, or the function itself"
-    if callable(name): return name.__name__,name
-    if name not in MEASURES: raise ValueError(f"metrics: expected some of {', '.join(map(repr, MEASURES))}, or functions of lists, test and k, got {name!r}")
+    if callable(name) and hasattr(name, '__name__'): return name.__name__,name
+    if not isinstance(name, str) or name not in MEASURES: raise ValueError(f"metrics: expected some of {', '.join(map(repr, MEASURES))}, or functions of lists, test and k, got {name!r}")
     return name,MEASURES[name]
+
+def _measures(metrics):
+    "Names and functions of metrics"
+    res = [_measure(o) for o in ([metrics] if callable(metrics) else listed(metrics, 'metrics'))]
+    if not res: raise ValueError(f"metrics: expected some of {', '.join(map(repr, MEASURES))}, or functions, there are none")
+    return res
+
+def _can_recommend(name, o):
+    "`o` as something that lists can be asked of"
+    if isinstance(o, type) or not (hasattr(o, 'recommend') and hasattr(o, 'dls')): raise ArgumentError(f"{name}: expected a learner, or whatever has `recommend(users, k)` and `dls`, got {short_repr(o)}")
+    return o
 
 def _named(learns):
     "Recommenders by name"
@@ -31,6 +43,7 @@ def _named(learns):
     names = [type(o).__name__ for o in learns]
     return {n if names.count(n) == 1 else f'{n} {names[:j].count(n) + 1}': o for j,(n,o) in enumerate(zip(names, learns))}
 
+@check_types
 def user_scores(
     learn, # A learner, or whatever has `recommend(users, k)` and `dls`
     test:pd.DataFrame|None=None, # user, item, rating: what turned out to be right; by default the validation rows
@@ -40,14 +53,17 @@ def user_scores(
     **kwargs # As for its `recommend`
 ) -> pd.DataFrame: # A row a user, a column a measure
     "What each user's list is worth; users without training rows are left out"
-    if test is None: test = valid_frame(learn.dls)
+    measures,test = _measures(metrics),valid_frame(_can_recommend('learn', learn).dls) if test is None else test
+    if test.shape[1] < 2 + (liked is not None): raise ValueError(f"test: expected columns of users, items{' and ratings' if liked is not None else ''}, there are {list(test.columns)}")
+    check_columns('test', test, *test.columns[:2])
     if liked is not None: test = test[test.iloc[:, 2] >= liked]
     users = pd.unique(test.iloc[:, 0])
-    users = users[learn.dls.rows_with_ratings(users, 'user', 'nan') >= 0]
-    if not len(users): raise ValueError("test: none of its users has training rows, so there are no lists to measure")
+    users = users[_can_recommend('learn', learn).dls.rows_with_ratings(users, 'user', 'nan') >= 0]
+    if not len(users): raise ValueError(f"test: none of its users has training rows{'' if liked is None else f' and a row of at least liked={liked:g}'}, so there are no lists to measure. Pass another test.")
     lists,test = learn.recommend(users, k, **kwargs),test[test.iloc[:, 0].isin(users)]
-    return pd.DataFrame({name: f(lists, test, k, per_user=True) for name,f in map(_measure, [metrics] if callable(metrics) or isinstance(metrics, str) else metrics)})
+    return pd.DataFrame({name: f(lists, test, k, per_user=True) for name,f in measures})
 
+@check_types
 def resampled_means(
     values:np.ndarray, # [users, measures]
     samples:int=1_000, # How often the users are drawn again
@@ -64,6 +80,7 @@ def _few_draws(samples, n, budget=2**22):
     return [min(step, samples - s) for s in range(0, samples, step)]
 
 # %% ../../nbs/rank/06_evaluate.ipynb #b3b3b2b4
+@check_types
 def evaluate(
     learns, # A learner, several in a list, or a dictionary of them by name; whatever has `recommend(users, k)` and `dls` will do
     test:pd.DataFrame|None=None, # user, item, rating: what turned out to be right; by default each one's validation rows
@@ -77,8 +94,11 @@ def evaluate(
 ) -> pd.DataFrame: # learner, metric, mean, low, high, users; `group` too, if `by` is given
     "Measures of lists, with intervals over users"
     check_share('interval', interval)
+    if not (by is None or isinstance(by, pd.Series)): raise ArgumentError(f"by: expected a Series from users to groups, got {short_repr(by)}")
     rows = []
-    for name,learn in _named(learns).items():
+    if not len(named := _named(learns)): raise ValueError("learns: expected a learner or several, there are none")
+    for name,learn in named.items():
+        _can_recommend('learns', learn)
         scores = user_scores(learn, test, metrics, k, liked, **kwargs)
         groups = [(None, scores)] if by is None else scores.groupby(by.reindex(scores.index), observed=True)
         for group,df in groups:
@@ -88,12 +108,14 @@ def evaluate(
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/rank/06_evaluate.ipynb #72554716
+@check_types
 def plot_evaluation(
     df:pd.DataFrame, # From `evaluate`
     ax=None # Matplotlib axes, by default new ones
 ): # The axes
     "Each learner's measures with their intervals"
     import matplotlib.pyplot as plt
+    check_columns('df', df, 'learner', 'metric', 'mean', 'low', 'high')
     if ax is None: _,ax = plt.subplots(figsize=(6, 3.5))
     names = list(dict.fromkeys(df.metric))
     learners = list(dict.fromkeys(df.learner))
@@ -105,6 +127,7 @@ def plot_evaluation(
     return ax
 
 # %% ../../nbs/rank/06_evaluate.ipynb #63d6339c
+@check_types
 def compare(
     a, # A learner, or whatever has `recommend(users, k)` and `dls`
     b, # Another, with the same users
@@ -118,6 +141,8 @@ def compare(
 ) -> pd.DataFrame: # metric, a, b, difference (b - a), low, high, p, users
     "Two recommenders on the same users: the paired difference, its interval and its p-value"
     check_share('interval', interval)
+    check_count('samples', samples)
+    _can_recommend('a', a), _can_recommend('b', b)
     test = valid_frame(a.dls) if test is None else test
     x,y = (user_scores(o, test, metrics, k, liked) for o in (a, b))
     both = x.index.intersection(y.index, sort=False)
@@ -130,6 +155,7 @@ def compare(
     return pd.DataFrame(dict(metric=x.columns, a=x.mean().to_numpy(), b=y.mean().to_numpy(), difference=d.mean(0), low=low, high=high, p=p, users=len(d)))
 
 # %% ../../nbs/rank/06_evaluate.ipynb #b2d9c3b7
+@check_types
 def fold_splitters(
     count:int=5, # Folds
     seed:int=0 # Seed of the draw
@@ -142,6 +168,7 @@ def fold_splitters(
         return _inner
     return [splitter(j) for j in range(check_count('count', count))]
 
+@check_types
 def rolling_splitters(
     count:int=5, # Cuts
     share:float=.05, # Share of the rows, the next ones after each cut, that are held out
@@ -158,16 +185,35 @@ def rolling_splitters(
         return _inner
     return [splitter(j) for j in range(check_count('count', count))]
 
+@check_types
+def cut_splitters(
+    count:int=5, # Cuts
+    user_name:str|None=None, # Column of user ids, by default one called so, else the first
+    time_name:str|None=None # Column of times, by default one named timestamp, time, date or datetime
+) -> list: # Splitters, the latest cut first
+    "Cuts in each user's own time: the last row is held out, then the second to last, and so on; later ones are not used, and the oldest always trains"
+    last = lambda j, df: LeaveLastOutSplitter(j, user_name, time_name)(df)
+    def splitter(j):
+        def _inner(df):
+            train,newest = last(j + 1, df)
+            return train,np.setdiff1d(newest, last(j, df)[1]) if j else newest
+        return _inner
+    return [splitter(j) for j in range(check_count('count', count))]
+
+@check_types
 def cross_evaluate(
     make, # Function from loaders to a fitted recommender
     df:pd.DataFrame, # Ratings or choices
-    splitters, # From `fold_splitters` or `rolling_splitters`, or any others
+    splitters, # From `fold_splitters`, `rolling_splitters` or `cut_splitters`, or any others
     metrics=('ndcg', 'capped_recall', 'hit_rate'), # Names, or functions of `lists`, `test`, `k` and `per_user`
     k:int=10, # Ranks that count
     liked:float|None=None, # Lowest rating that counts as right; `None`: every row
     loaders=None, # Function from a frame and a splitter to loaders, by default `CFDataLoaders.from_df`
 ) -> pd.DataFrame: # A row a split, a column a measure
     "Fit and measure on several splits"
+    if not callable(make): raise ArgumentError(f"make: expected a function from loaders to a fitted recommender, got {short_repr(make)}")
+    if not isinstance(splitters, (list, tuple)) or not splitters or not all(callable(o) for o in splitters): raise ArgumentError(f"splitters: expected a list of functions, such as fold_splitters(5), got {short_repr(splitters)}")
+    if not (loaders is None or callable(loaders)): raise ArgumentError(f"loaders: expected a function from a frame and a splitter to loaders, got {short_repr(loaders)}")
     if loaders is None: loaders = lambda df, splitter: CFDataLoaders.from_df(df, splitter=splitter, seed=0)
     rows = [user_scores(make(loaders(df, s)), None, metrics, k, liked).mean() for s in show_progress(list(splitters), leave=False)]
     return pd.DataFrame(rows).rename_axis('split')

@@ -12,6 +12,7 @@ from dataclasses import dataclass,replace
 import numpy as np
 import torch
 from torch import Tensor
+from ..core import check_types
 from ..bayes.posterior import group_ratings
 from .choice import ChoiceModel,choice_posterior
 from .sweeps import EXACT,calibrate_choices,half_sweep
@@ -57,6 +58,7 @@ def fade_choices(
 
 FADES = None,Fade(40.),Fade(20.),Fade(10.),Fade(10., floor=.1),Fade(5.)
 
+@check_types
 def choose_fade(
     model:ChoiceModel, # A model fitted to these choices
     users:Tensor, # Row number of the user of each choice [n]

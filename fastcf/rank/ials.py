@@ -11,7 +11,7 @@ __all__ = ['choice_weights', 'has_ratings', 'IALS']
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_count,show_progress
+from ..core import check_count,check_id,check_types,show_progress
 from ..learn.learner import CFLearner
 from ..bayes.engines import EpochEngine
 from .choice import ChoiceModel,explain_choice
@@ -37,6 +37,7 @@ def has_ratings(
 
 class IALS(EpochEngine):
     "Implicit alternating least squares: an epoch solves for all users, then for all items; afterwards `learn.choice`"
+    @check_types
     def __init__(self,
         factor_count:int=32, # Length of a vector; the learner's tables keep theirs
         unobserved:float=.3, # Weight of a pair without a choice, beside 1 for a choice (α₀)
@@ -46,7 +47,7 @@ class IALS(EpochEngine):
         steps:int=4, # Steps of conjugate gradients a row and epoch
         seed:int=0 # Seed of the items' first vectors
     ):
-        if not (recency is None or recency == 'auto' or isinstance(recency, Fade)): raise TypeError(f"recency: expected a Fade, None or 'auto', got {recency!r}")
+        if not (recency is None or isinstance(recency, str) and recency == 'auto' or isinstance(recency, Fade)): raise TypeError(f"recency: expected a Fade, None or 'auto', got {recency!r}")
         self.factor_count,self.unobserved,self.penalty = factor_count,unobserved,penalty
         if not 0 < lowest <= 1: raise ValueError(f"lowest: expected a number above 0, at most 1, got {lowest!r}")
         self.lowest,self.recency,self.seed = lowest,recency,seed
@@ -84,6 +85,7 @@ class IALS(EpochEngine):
 
 # %% ../../nbs/rank/02_ials.ipynb #bf36e02a
 @patch
+@check_types
 def set_choice(self:CFLearner,
     model:ChoiceModel|None, # Who would choose what; `None` forgets it, and it is learned again when it is needed
     asked:bool=True # Whether somebody asked for it: then lists of choices go by it, and not by a loss that ranks
@@ -107,6 +109,7 @@ def choice(self:CFLearner) -> ChoiceModel:
     return self.learned.get('choice')[0]
 
 @patch
+@check_types
 def learn_choice(self:CFLearner,
     sweeps:int=12, # Passes over users and items
     **kwargs # As for `IALS`
@@ -135,14 +138,15 @@ def choice_rows(self:CFLearner,
     return t.items.cpu().long()[mine],weights
 
 @patch
+@check_types
 def explain(self:CFLearner,
     user, # A user's id
     item, # An item's id
     k:int=10 # How many of the user's choices to show
 ) -> pd.DataFrame: # item, title if there is one, effect (on the score of the choice), those that speak loudest for the item first
     "Which of a user's own choices speak for an item, and which against it"
-    c,(cols,weights) = self.dls.catalog,self.choice_rows(user)
-    target = int(self.dls.rows_with_ratings([item], 'item', 'error')[0])
+    c,(cols,weights) = self.dls.catalog,self.choice_rows(check_id('user', user))
+    target = int(self.dls.rows_with_ratings([check_id('item', item)], 'item', 'error')[0])
     effect = explain_choice(self.choice, cols, target, weights)
     order = torch.argsort(effect, descending=True, stable=True)[:check_count('k', k)].numpy()
     res = {c.item.name: c.item[cols.numpy()[order]]}

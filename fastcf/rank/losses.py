@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from fastai.callback.core import Callback
-from ..core import check_count
+from ..core import check_count,check_shape,check_share,check_types
 from ..learn.learner import RANKING
 from ..learn.model import score_all
 
@@ -24,25 +24,35 @@ def _ranks(f):
     f.ranks_items = True
     return f
 
+def _check_scores(scores, weights, log_q=None):
+    "Raise unless scores are a table, and what goes with them fits"
+    b,n = check_shape('scores', scores, None, None).shape
+    if weights is not None: check_shape('weights', weights, b)
+    if log_q is not None: check_shape('log_q', log_q, b, n)
+
 def _mean(loss, weights): return loss.mean() if weights is None else (loss * weights).sum() / weights.sum().clamp(min=1e-12)
 
 @_ranks
+@check_types
 def bpr_loss(
     scores:Tensor, # The chosen item, then others [b, 1 + n]
     weights:Tensor|None=None # Weight of each choice [b]
 ) -> Tensor: # A number
     "Bayesian personalised ranking: the log-odds that the chosen item wins against each other one (Rendle et al. 2009, arXiv:1205.2618)"
+    _check_scores(scores, weights)
     counts = scores[:, 1:].isfinite()
     lost = F.softplus(scores[:, 1:].masked_fill(~counts, 0.) - scores[:, :1]) * counts
     return _mean(lost.sum(1) / counts.sum(1).clamp(min=1), weights)
 
 @_ranks
+@check_types
 def warp_loss(
     scores:Tensor, # The chosen item, then others, in the order they were drawn [b, 1 + n]
     weights:Tensor|None=None, # Weight of each choice [b]
     item_count:int=1_000 # Items there are: sets how much a high rank costs
 ) -> Tensor: # A number
     "A hinge against the first other item that comes within 1, weighed by the rank which that suggests (Weston et al. 2011)"
+    _check_scores(scores, weights)
     margin = 1 + scores[:, 1:] - scores[:, :1]
     within = margin > 0
     first = within.float().argmax(1) # of equal ones the first
@@ -51,16 +61,19 @@ def warp_loss(
     return _mean(cost * margin.gather(1, first[:, None])[:, 0].clamp(min=0).nan_to_num(posinf=0.), weights)
 
 @_ranks
+@check_types
 def sampled_softmax_loss(
     scores:Tensor, # The chosen item, then others [b, 1 + n]
     weights:Tensor|None=None, # Weight of each choice [b]
     log_q:Tensor|None=None # Log of the chance that each was drawn [b, 1 + n]; it is subtracted
 ) -> Tensor: # A number
     "Cross-entropy of the chosen item among those drawn, with the log Q correction (Bengio & Senécal 2008, doi:10.1109/TNN.2007.912312)"
+    _check_scores(scores, weights, log_q)
     if log_q is not None: scores = scores - log_q
     return _mean(torch.logsumexp(scores, 1) - scores[:, 0], weights)
 
 @_ranks
+@check_types
 def gbce_loss(
     scores:Tensor, # The chosen item, then others [b, 1 + n]
     weights:Tensor|None=None, # Weight of each choice [b]
@@ -68,6 +81,8 @@ def gbce_loss(
     calibration:float=.75 # How far to undo the overconfidence: 0 is binary cross-entropy, 1 all of it
 ) -> Tensor: # A number
     "Binary cross-entropy whose chosen part is raised to a power below 1, for it is seen too often (Petrov & Macdonald 2023, arXiv:2308.07192)"
+    _check_scores(scores, weights)
+    check_share('sampled', sampled)
     beta = sampled * (calibration * (1 - 1 / sampled) + 1 / sampled)
     counts = scores[:, 1:].isfinite()
     others = (F.softplus(scores[:, 1:].masked_fill(~counts, 0.)) * counts).sum(1)
@@ -76,6 +91,7 @@ def gbce_loss(
 # %% ../../nbs/rank/07_losses.ipynb #f1c4cb40
 class Uniform:
     "Any item, all alike"
+    @check_types
     def __init__(self,
         count:int=16, # Items to draw for each choice
         seed:int=0 # Seed of the draws
@@ -123,6 +139,7 @@ class Uniform:
 
 class Popular(Uniform):
     "Popular items more often"
+    @check_types
     def __init__(self,
         count:int=16, # Items to draw for each choice
         alpha:float=.75, # Chances grow as an item's count to this power; 0 is uniform
@@ -135,6 +152,7 @@ class Popular(Uniform):
 
 class InBatch(Uniform):
     "What the others of the batch chose"
+    @check_types
     def __init__(self,
         count:int=64, # Others at most
         seed:int=0 # Not used: the batches have theirs
@@ -149,6 +167,7 @@ class InBatch(Uniform):
 
 class Hard(Uniform):
     "The highest scores among several that are drawn"
+    @check_types
     def __init__(self,
         count:int=4, # Items to keep for each choice
         among:int=32, # Items to draw for each choice
@@ -166,6 +185,7 @@ class Hard(Uniform):
 class Negatives(Callback):
     "Items that were not chosen beside each choice"
     order = -5
+    @check_types
     def __init__(self,
         sampler, # `Uniform`, `Popular`, `InBatch` or `Hard`
         log_q:bool=True # Subtract the log of each item's chance to be drawn, where the loss is a softmax

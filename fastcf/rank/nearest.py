@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_count,listed,settle,stable_topk
+from ..core import check_choice,check_count,check_types,listed,settle,stable_topk
 from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,score_pairs
@@ -25,6 +25,7 @@ def _usearch():
     except ImportError: raise ImportError("ItemIndex: needs the library USearch, an extra: pip install 'fastcf[index]'") from None
     return Index
 
+@check_types
 def longest_alike(
     items:torch.Tensor # Vectors [n, k]
 ) -> torch.Tensor: # [n, k + 1], all as long as the longest of `items`
@@ -35,6 +36,7 @@ def longest_alike(
 # %% ../../nbs/rank/09_nearest.ipynb #7e4b0007
 class ItemIndex:
     "An approximate index of a learner's items; it is of the tables as they are, so make it anew after training"
+    @check_types
     def __init__(self,
         learn:CFLearner, # A learner
         rank_by:str='chance', # 'chance', 'value' (the likeliest are found, then weighed) or 'rating', for which the model has to be an EmbeddingDotBias
@@ -43,7 +45,7 @@ class ItemIndex:
         breadth:int=128, # Nodes that a search keeps in view: likewise
         build_breadth:int=128 # The same while the graph is made
     ):
-        if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
+        check_choice('rank_by', rank_by, RANK_BY)
         self.learn,self.rank_by = learn,rank_by
         self.users,self.items = self._ratings() if rank_by == 'rating' else (learn.choice.users, learn.choice.items)
         rows = (learn.dls.counts() >= max(1, min_ratings)).nonzero()[:, 0]
@@ -73,6 +75,7 @@ class ItemIndex:
 # %% ../../nbs/rank/09_nearest.ipynb #7e4b0008
 @patch
 @torch.no_grad()
+@check_types
 def recommend(self:ItemIndex,
     users=None, # A user's id or several; by default everybody with training ratings
     k:int=10, # How many items for each
@@ -112,6 +115,7 @@ def _best(index, rows, cols, scores, k):
 
 # %% ../../nbs/rank/09_nearest.ipynb #7e4b0009
 @patch
+@check_types
 def recall(self:ItemIndex,
     users, # Ids to try it on
     k:int=10, # Length of the lists

@@ -10,7 +10,8 @@ __all__ = ['mmr', 'dpp', 'genre_shares', 'miscalibration', 'calibrate']
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a0002
 import numpy as np
 import pandas as pd
-from ..core import check_count,check_share
+from ..core import check_columns,check_count,check_share,check_types
+from .metrics import check_numbers
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a0007
 _SCORES = 'value','chance','prediction','score'
@@ -43,6 +44,7 @@ def _greedy(there, k, gain):
 def _rerank(lists, vectors, k, method, score, user_name, item_name, block=1_000):
     "The picks of a method, some users at a time; `method` makes its `gain` from scores [b, n], vectors [b, n, d] and users [b]"
     check_count('k', k)
+    check_numbers('vectors', vectors)
     if not vectors.index.is_unique: raise ValueError(f"vectors: several rows for an item, such as {vectors.index[vectors.index.duplicated()][0]!r}. Keep one.")
     lists,at,scores = _table(lists, score, user_name, item_name)
     table = vectors.reindex(lists[item_name]).fillna(0.).to_numpy('float64')
@@ -59,6 +61,7 @@ def _unit(v): return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1
 def _like(unit, last): return (unit @ unit[np.arange(len(unit)), last][..., None])[..., 0] # cosines with the last pick [b, n]
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a000a
+@check_types
 def mmr(
     lists:pd.DataFrame, # Long lists: user, rank, item and a score
     vectors:pd.DataFrame, # Of items, indexed by id: factors, or genres as 0 and 1; an item without a row is like no other
@@ -83,6 +86,7 @@ def _check_weight(name, value):
     if not 0 <= value <= 1: raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a000c
+@check_types
 def dpp(
     lists:pd.DataFrame, # Long lists: user, rank, item and a score
     vectors:pd.DataFrame, # Of items, indexed by id: factors, or genres as 0 and 1; an item without a row is like no other
@@ -108,8 +112,9 @@ def dpp(
     return _rerank(lists, vectors, k, method, score, user_name, item_name)
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a0011
-def _shares(genres): return genres.div(genres.sum(axis=1).where(lambda o: o > 0, 1.), axis=0).astype('float64')
+def _shares(genres): return check_numbers('genres', genres).div(genres.sum(axis=1).where(lambda o: o > 0, 1.), axis=0).astype('float64')
 
+@check_types
 def genre_shares(
     history:pd.DataFrame, # user and item: what people chose; or lists
     genres:pd.DataFrame, # Of items, indexed by id: 0 and 1, or any weights, a column a genre
@@ -117,6 +122,7 @@ def genre_shares(
     item_name:str='item' # Column of items
 ) -> pd.DataFrame: # A row a user, a column a genre, with sum 1 where anything has a genre
     "Each user's mix of genres"
+    check_columns('history', history, user_name, item_name)
     parts = _shares(genres).reindex(history[item_name]).fillna(0.)
     return _shares(parts.groupby(history[user_name].to_numpy(), sort=False).sum().rename_axis(user_name))
 
@@ -125,6 +131,7 @@ def _distance(p, q, pull=.01):
     q = (1 - pull) * q + pull * p
     return np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / np.maximum(q, 1e-300)), 0.).sum(-1)
 
+@check_types
 def miscalibration(
     lists:pd.DataFrame, # user and item
     history:pd.DataFrame, # user and item: what people chose
@@ -133,11 +140,12 @@ def miscalibration(
     item_name:str='item' # Column of items
 ) -> pd.Series: # A number a user, from 0: the mix of the list is that of the history
     "How far each list is from its user's mix of genres"
-    q = genre_shares(lists, genres, user_name, item_name)
+    q = genre_shares(check_columns('lists', lists, user_name, item_name), genres, user_name, item_name)
     p = genre_shares(history, genres, user_name, item_name).reindex(q.index)
     return pd.Series(_distance(p.to_numpy(), q.to_numpy()), q.index)
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a0012
+@check_types
 def calibrate(
     lists:pd.DataFrame, # Long lists: user, rank, item and a score
     history:pd.DataFrame, # user and item: what people chose; who is not in it is taken to be like all

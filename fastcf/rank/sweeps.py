@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from ..core import HAS_NUMBA,check_count,compiled
+from ..core import check_types,HAS_NUMBA,check_count,compiled
 from ..bayes.posterior import RatingsCSR,dots,group_ratings,quadratic_form,ranges
 from .choice import ChoiceModel,choice_posterior,log_odds
 
@@ -104,6 +104,7 @@ def choice_step(
     return x @ turn.T
 
 # %% ../../nbs/rank/00_sweeps.ipynb #60b97412
+@check_types
 def fit_choices(
     users:Tensor, # Row number of the user of each choice, int [n]
     items:Tensor, # Row number of its item, int [n]

@@ -15,8 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,listed,show_progress
+from ..core import check_choice,check_count,check_types,listed,settle,show_progress
 from ..bayes.posterior import ranges
+from ..bayes.belief import Belief
+from ..learn.pairs import add_spread,check_interval
+from .choice import choices_of_new
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .best import blocks_of,most_alike,top_scores,top_values
@@ -63,7 +66,7 @@ def _order(learn, rank_by):
     own = getattr(learn.loss_func, 'ranks_items', False) and not (learn.has_choice and learn.learned.get('choice')[1]) # trained to rank: the model's own order is what it was trained for
     can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
     if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
-    if rank_by not in RANK_BY: raise ValueError(f"rank_by: expected one of {', '.join(map(repr, RANK_BY))}, got {rank_by!r}")
+    check_choice('rank_by', rank_by, RANK_BY)
     if rank_by == 'value' and not both: raise ValueError("rank_by: 'value' needs ratings, and these loaders carry choices alone. Pass 'chance', or 'rating' for the model's own scores.")
     return rank_by
 
@@ -137,16 +140,20 @@ def _for_unknown(learn, ids, unknown, k, out, order):
 # %% ../../nbs/rank/03_topn.ipynb #b0224f36
 @patch
 @torch.no_grad()
+@check_types
 def recommend(self:CFLearner,
-    users=None, # A user's id or several; by default everybody with training ratings
+    users=None, # A user's id or several, by default everybody with training ratings; or new users, as from `learn.fold_in`
     k:int=10, # How many items for each
     exclude_seen:bool=True, # Leave out what the user rated in training
     min_ratings:int=1, # Leave out items with fewer training ratings; with an attached prior, 0 adds the new items of its metadata
     items=None, # Items to choose from, new ones too if there is an attached prior; by default all with `min_ratings`
     rank_by:str|None=None, # 'value', 'rating' or 'chance'; by default 'value' where there are ratings
-    unknown:str='error' # What a user without training ratings and without an attached prior gets: 'error', 'skip', 'nan' or 'popular'
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed
+    unknown:str='error', # What a user without training ratings and without an attached prior gets: 'error', 'skip', 'nan' or 'popular'
+    interval:float|None=None # Share of ratings that should fall between `low` and `high`, such as 0.9
+) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for
     "The best items for some users"
+    if check_interval(interval) is not None and not has_ratings(self.dls.train_ds): raise ValueError("interval: needs ratings, and these loaders carry choices alone. Leave it out.")
+    if isinstance(users, Belief): return _lists_of_new(self, users, check_count('k', k), exclude_seen, min_ratings, items, rank_by, interval)
     (users,rows),k = _who(self, users, unknown),check_count('k', k)
     c,out = _choices(self, items, min_ratings)
     order = _order(self, rank_by)
@@ -156,10 +163,42 @@ def recommend(self:CFLearner,
     if not tops: tops.append(lists.top([], rows[:0], min(k, len(out))))
     cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
     res = ranked_frame(c, c.user.name, [users[j] for j in known], self.dls.catalog.item.name, cols, values)
-    if len(known) == len(rows) or unknown == 'skip': return res
-    rest = np.flatnonzero(rows.numpy() < 0)
-    more = _for_unknown(self, [users[j] for j in rest], unknown, min(k, len(out)), out, order)
-    return _in_order(res, more, users, c.user.name)
+    if len(known) < len(rows) and unknown != 'skip':
+        rest = np.flatnonzero(rows.numpy() < 0)
+        more = _for_unknown(self, [users[j] for j in rest], unknown, min(k, len(out)), out, order)
+        res = _in_order(res, more, users, c.user.name)
+    return res if interval is None else _with_range(self, res, interval)
+
+def _with_range(learn, lists, interval):
+    "Lists with the range that the rating of each line should fall into"
+    known = lists[lists.iloc[:, 2].notna()]
+    ranged = learn.predict(known.iloc[:, [0, 2]], interval=interval, unknown='nan') if len(known) else known.assign(low=0., high=0.)
+    return lists.assign(**{n: ranged[n].reindex(lists.index) for n in ('low', 'high')})
+
+def _lists_of_new(learn, new, k, exclude_seen, min_ratings, items, rank_by, interval):
+    "Lists of users that were folded in: what their ratings say of taste, and that they chose those items, of their choices"
+    if new.labels is None or new.labels.side != 'user': raise TypeError(f"users: expected ids, or new users as from learn.fold_in, got {new!r}. Rows that are items have no lists of items.")
+    c,out = _choices(learn, items, min_ratings)
+    order,k = _order(learn, rank_by),min(k, len(out))
+    if len(new.likelihood) != len(out): raise ValueError(f"users: folded in over {len(new.likelihood):,} items, and there are {len(out):,} to choose from. Fold them in with this learner; items that only an attached prior knows cannot be named here.")
+    g,who,tops = new.groups,torch.arange(len(new)),[]
+    if order != 'rating':
+        m = learn.choice
+        x = choices_of_new(m, g.rows(), g.cols, len(new), weights=m.weights_of(new.values))
+        x[new.rating_count == 0] = m.users.mean(0)
+    ratings = lambda rows: lambda at, cols: new.expected(cols, rows[at]).cpu()
+    for rows in shown_blocks(who, len(out)):
+        raw = new.likelihood.linear(new.mean[rows.to(new.mean.device)]).cpu() if order == 'rating' else x[rows] @ m.items.T
+        raw[:, out] = -torch.inf
+        if exclude_seen: strike_seen(raw, rows, (g.starts, g.cols))
+        if order != 'rating': tops.append(top_values(m, raw, ratings(rows), k, order)); continue
+        best,cols = top_scores(settle(raw), k)
+        tops.append((cols, dict(prediction=new.likelihood.link(best)[0].masked_fill(~best.isfinite(), -torch.inf))))
+    cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
+    res = ranked_frame(c, new.ids.name, list(new.ids.ids), c.item.name, cols, values)
+    if interval is None: return res
+    std = new.variance(c.item.rows(res[c.item.name]), new.ids.rows(res[new.ids.name])).sqrt().cpu().numpy()
+    return add_spread(res, std, interval, limits=new.likelihood.y_range)
 
 def _in_order(res, more, users, name):
     "Both frames, in the order in which `users` were given"
@@ -170,6 +209,7 @@ def _in_order(res, more, users, name):
 # %% ../../nbs/rank/03_topn.ipynb #7936c015
 @patch
 @torch.no_grad()
+@check_types
 def similar_items(self:CFLearner,
     items, # An item's id or several
     k:int=10, # How many items for each
@@ -183,6 +223,7 @@ def similar_items(self:CFLearner,
 
 @patch
 @torch.no_grad()
+@check_types
 def similar_users(self:CFLearner,
     users, # A user's id or several
     k:int=10, # How many users for each

@@ -21,6 +21,7 @@ from fastai.callback.training import GradientAccumulation
 from fastai.callback.schedule import Learner # so that learners have fit_one_cycle
 from fastai.torch_core import num_distrib,rank_distrib,to_detach
 from fastcore.basics import patch
+from ..core import check_types
 from ..learn.learner import CFLearner
 
 # %% ../../nbs/scale/03_distributed.ipynb #366c9571
@@ -126,6 +127,7 @@ def _leave():
 
 @patch
 @contextmanager
+@check_types
 def data_parallel(self:CFLearner,
     timeout:float=45. # Seconds after which a process that does not answer counts as lost; the first call of a process decides
 ):

@@ -12,7 +12,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
-from ..core import SIDES,check_count,compiled
+from ..core import SIDES,check_count,check_types,compiled
 from ..bayes.engines import EpochEngine
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
@@ -48,6 +48,7 @@ def _steps(users, items, ratings, order, tables, sums, decays, lr, decay_bias, c
     return total
 
 # %% ../../nbs/scale/01_fused.ipynb #526a829e
+@check_types
 def one_cycle(
     at:float, # How much of the fit is done, from 0 to 1
     lr:float, # Highest rate
@@ -63,6 +64,7 @@ def one_cycle(
 # %% ../../nbs/scale/01_fused.ipynb #bb7cd265
 class FusedSGD(EpochEngine):
     "An epoch of gradient descent, a rating at a time, compiled; needs the extra `fused`"
+    @check_types
     def __init__(self,
         lr:float=0.05, # Highest rate of a one-cycle schedule; a row's steps are this over the root of its squared gradients
         wd:float=0.1, # Decay of factors at each rating, for a row with the mean number of ratings (λ)

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fastai.callback.training import GradientClip
 from fastai.optimizer import Optimizer
 from fastcore.basics import patch
+from ..core import ArgumentError,check_types,short_repr
 from ..learn.optim import ROWWISE
 from ..core import HAS_NUMBA,compiled
 from .loops import adam_loop,adam_pending,decay_loop,decay_pending,sum_rows
@@ -50,6 +51,7 @@ def _optimizer_of(p):
 # %% ../../nbs/scale/00_rowwise.ipynb #cfe3eff6
 class RowEmbedding(nn.Embedding):
     "An embedding table with gradients of the rows that were looked up, and no others"
+    @check_types
     def __init__(self,
         table:nn.Embedding # The table whose weights it takes over
     ):
@@ -89,7 +91,11 @@ class RowwiseOptimizer(Optimizer):
         params, # Parameters, or groups of them
         **hypers # Hyper-parameters by fastai's names
     ):
-        super().__init__(params, [], **hypers)
+        try:
+            super().__init__(params, [], **hypers)
+            fits = all(isinstance(p, Tensor) for p,*_ in self.all_params())
+        except (TypeError, IndexError): fits = False
+        if not fits: raise ArgumentError(f"params: expected Parameters or groups of them, got {short_repr(params)}")
         for p,*_ in self.all_params():
             if (old := _optimizer_of(p)) is not None: old.settle(p)
             _OPTIMIZERS[p] = weakref.ref(self)
@@ -222,6 +228,7 @@ def catch_up(self:RowwiseOptimizer, w, stats, at, now, state, hyper): return w *
 class RowwiseSGD(RowwiseOptimizer):
     "Stochastic gradient descent, without momentum, on the rows of the batch"
     sum_count,stats = 1,()
+    @check_types
     def __init__(self,
         params, # Parameters, or groups of them
         lr:float, # Learning rate
@@ -241,6 +248,7 @@ class RowwiseSGD(RowwiseOptimizer):
 class RowwiseAdagrad(RowwiseOptimizer):
     "Adagrad with one sum a row, on the rows of the batch"
     sum_count,stats = 1,('sqr_sum',)
+    @check_types
     def __init__(self,
         params, # Parameters, or groups of them
         lr:float, # Learning rate
@@ -266,6 +274,7 @@ class RowwiseAdam(RowwiseOptimizer):
     "Adam with decoupled weight decay on the rows of the batch; rows in between move as they would have"
     stats = 'grad_avg','sqr_avg'
     sum_count = 5 # decay, β₁, β₂ as logarithms, their mix that weighs a movement, and the movement
+    @check_types
     def __init__(self,
         params, # Parameters, or groups of them
         lr:float, # Learning rate

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from fastai.torch_core import default_device,num_distrib,rank_distrib
 from fastcore.basics import patch
-from ..core import RatingsError,check_count,show_progress
+from ..core import RatingsError,check_count,check_types,show_progress
 from ..data.vocab import Vocab
 from ..data.files import parquet_files
 from ..data.columns import find_columns
@@ -66,9 +66,10 @@ def _unique_ids(files, names):
     return pools
 
 # %% ../../nbs/scale/02_stream.ipynb #6de7d2a6
+@check_types
 def encode_ratings(
-    parquet, # A Parquet file, or a folder of them
-    folder, # Where the numbered ratings go
+    parquet:str|Path, # A Parquet file, or a folder of them
+    folder:str|Path, # Where the numbered ratings go
     user_name:str=None, # Column of user ids, found as in `from_df`
     item_name:str=None, # Column of item ids, found as in `from_df`
     rating_name:str=None, # Column of ratings, found as in `from_df`
@@ -79,6 +80,7 @@ def encode_ratings(
     if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {valid_pct!r}")
     pa,pc,pq = _arrow()
     files,folder = parquet_files(parquet),Path(folder)
+    if not folder.name: raise ValueError(f"folder: expected the path of a folder for numbered ratings, got {str(folder)!r}")
     if Path(parquet).resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ValueError(f"folder: {folder} lies within {parquet}, and would be read with it the next time. Pass a folder elsewhere.")
     names = _columns_of(files, (user_name, item_name, rating_name))
@@ -120,6 +122,7 @@ def _write_columns(part, files, names, ids, valid_pct, rng):
 # %% ../../nbs/scale/02_stream.ipynb #e63df827
 class StreamDL(RatingsDL):
     "Batches of ratings that lie on disk, shuffled by blocks"
+    @check_types
     def __init__(self,
         dataset:RatingsTable, # From `open_ratings`
         bs:int=1024, # Rows a batch, in this process
@@ -245,8 +248,9 @@ class MappedRatings(RatingsTable):
     def __getstate__(self):
         return {**RatingsTable(self.users.clone(), self.items.clone(), self.ratings.clone(), self.catalog).__getstate__(), 'files': []}
 
+@check_types
 def open_ratings(
-    folder # From `encode_ratings`
+    folder:str|Path # From `encode_ratings`
 ) -> tuple: # Training and validation rows, a `MappedRatings` each
     "Numbered ratings, mapped into memory"
     pa,_,pq = _arrow()
@@ -259,9 +263,10 @@ def open_ratings(
 
 # %% ../../nbs/scale/02_stream.ipynb #1735a631
 @patch(cls_method=True)
+@check_types
 def stream_parquet(cls:CFDataLoaders,
-    parquet, # A Parquet file, or a folder of them
-    folder, # Where the numbered ratings go; used again while the files and the settings are the same
+    parquet:str|Path, # A Parquet file, or a folder of them
+    folder:str|Path, # Where the numbered ratings go; used again while the files and the settings are the same
     user_name:str=None, # Column of user ids, found as in `from_df`
     item_name:str=None, # Column of item ids, found as in `from_df`
     rating_name:str=None, # Column of ratings, found as in `from_df`
@@ -276,6 +281,7 @@ def stream_parquet(cls:CFDataLoaders,
     **kwargs # As for `StreamDL`: `window`, `block`, `drop_last`
 ): # `CFDataLoaders`
     "Loaders of ratings that stay on disk"
+    if not Path(folder).name: raise ValueError(f"folder: expected the path of a folder for numbered ratings, got {str(folder)!r}")
     _refuse_of_frames(kwargs)
     settings = (user_name, item_name, rating_name),valid_pct,seed
     if not _is_current(parquet, folder, *settings):

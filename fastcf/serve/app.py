@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ..core import RatingsError,UnknownIdError
+from ..core import check_types,RatingsError,UnknownIdError
 from .format import RecommenderFileError,from_json,parse_json,to_json
 from .recommender import Recommender
 import fastcf.serve.interviews # Recommender.interview
@@ -311,8 +311,9 @@ def _alone(r, fields):
     except Exception as e: return e
 
 # %% ../../nbs/serve/06_app.ipynb #fcdc5f3e
+@check_types
 def make_app(
-    folder, # The folder of a recommender
+    folder:str|Path, # The folder of a recommender
     every:float=2., # Seconds between looks whether it was replaced
     threads:int=2 # Questions that are computed at a time
 ): # A Starlette application

@@ -21,7 +21,7 @@ from fastai.learner import CancelEpochException,Learner,Recorder
 from fastai.callback.core import TrainEvalCallback
 from fastcore.basics import patch
 from fastcore.foundation import L
-from ..core import check_count
+from ..core import check_types,check_count
 from ..learn.learner import CFLearner
 from .format import sync
 from .files import data_fingerprint,vocab_fingerprint
@@ -219,8 +219,9 @@ def _interval(every):
 class CheckpointCallback(Callback):
     "Write checkpoints of a fit, and go on from the last one"
     order = 1000 # after everything that collects
+    @check_types
     def __init__(self,
-        folder, # Where checkpoints go, in the learner's path; a folder a fit
+        folder:str|Path, # Where checkpoints go, in the learner's path; a folder a fit
         every='epoch', # 'epoch', a number of steps, or a time such as '10 min'; the end of an epoch is always one
         keep:int=2, # How many to keep: the last ones
         resume=False # 'auto' goes on from the last checkpoint if there is one, True if there has to be one; False starts anew and removes those that are there
@@ -292,8 +293,9 @@ def all_batches(self:CFLearner):
 
 # %% ../../nbs/serve/04_checkpoint.ipynb #94aa0a6a
 @patch
+@check_types
 def list_checkpoints(self:CFLearner,
-    folder # As for `CheckpointCallback`
+    folder:str|Path # As for `CheckpointCallback`
 ) -> list: # One dict a checkpoint, the newest first: path, epoch, batch, n_epoch
     "The checkpoints of a fit, and where each would go on"
     res = []

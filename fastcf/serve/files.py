@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import fastcf
 from fastcore.basics import ifnone,patch
-from ..core import SIDES
+from ..core import check_types,SIDES
 from ..data.loaders import CFDataLoaders
 from ..data.vocab import Vocab
 from ..learn.model import evaluating,is_bilinear,score_pairs
@@ -32,6 +32,7 @@ from .interviews import about_parts,interview_tensors,topic_parts
 from .samples import sample_parts
 
 # %% ../../nbs/serve/03_files.ipynb #94089246
+@check_types
 def data_fingerprint(
     dls:CFDataLoaders # Loaders
 ) -> str: # 64 hexadecimal digits
@@ -44,6 +45,7 @@ def data_fingerprint(
     if t.ratings is not None: res.update(t.ratings.cpu()[order].numpy().tobytes())
     return res.hexdigest()
 
+@check_types
 def vocab_fingerprint(
     dls:CFDataLoaders # Loaders
 ) -> str: # 64 hexadecimal digits
@@ -192,8 +194,9 @@ def _parts(learn, info, ids, interview, proxies, samples):
 
 @patch
 @torch.no_grad()
+@check_types
 def save_recommender(self:CFLearner,
-    folder, # Where to put it; a recommender that is there is replaced, as a whole
+    folder:str|Path, # Where to put it; a recommender that is there is replaced, as a whole
     notes:str='', # A sentence or two for the card: what it was trained on, and what for
     metrics:dict|None=None, # Name to number, for the card; by default those of the last validation
     interview:bool=True, # With what interviews of newcomers need

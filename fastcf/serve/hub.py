@@ -11,6 +11,7 @@ __all__ = ['push_to_hub']
 import shutil,tempfile
 from pathlib import Path
 from fastcore.basics import patch
+from ..core import check_types
 from .format import RecommenderFileError
 from .recommender import Recommender
 
@@ -21,8 +22,9 @@ def _hub():
     except ImportError as e: raise ImportError("The Hub is reached by huggingface_hub: pip install 'fastcf[hub]'") from e
     return huggingface_hub
 
+@check_types
 def push_to_hub(
-    folder, # What `learn.save_recommender` wrote
+    folder:str|Path, # What `learn.save_recommender` wrote
     repo_id:str, # Name of the repository, as 'owner/films'; made if there is none
     private:bool=True, # Whether a new repository is private: the folder says who rated what
     message:str='A recommender by fastcf', # Of the commit

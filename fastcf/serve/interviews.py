@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from fastcore.basics import listify,patch
+from ..core import check_types
 from ..bayes.posterior import Gaussian,augment,cholesky
 from ..bayes.belief import Belief,RowLikelihood
 from ..interview.questions import ExposureModel,Interviewer,TastePrior
@@ -140,6 +141,7 @@ class SavedInterviewer(Interviewer):
 
 # %% ../../nbs/serve/02_interviews.ipynb #58e317c7
 @patch
+@check_types
 def interview(self:Recommender,
     page_size:int=20, # Questions a page
     pages:int=3, # Pages

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import SIDES,RatingsError,check_choice,check_count,listed,other_side
+from ..core import check_types,SIDES,RatingsError,check_choice,check_count,listed,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
@@ -70,6 +70,7 @@ _PAIRS = 2**12 # at a time
 
 @patch
 @torch.no_grad()
+@check_types
 def predict(self:Recommender,
     users, # A user's id, several, or a frame of pairs
     items=None, # An item's id or several; not with a frame
@@ -92,6 +93,7 @@ def predict(self:Recommender,
 
 # %% ../../nbs/serve/01_recommender.ipynb #d012a3e8
 @patch
+@check_types
 def candidates(self:Recommender,
     items=None, # Ids to choose from; by default all with `min_ratings`
     min_ratings:int=1 # Training ratings that an item needs
@@ -113,13 +115,14 @@ def candidates(self:Recommender,
 
 def _order(self, rank_by):
     "What a list is ordered by"
-    if rank_by not in (None, 'value', 'rating', 'chance'): raise ValueError(f"rank_by: expected one of 'value', 'rating', 'chance', got {rank_by!r}")
+    if rank_by is not None: check_choice('rank_by', rank_by, ('value', 'rating', 'chance'))
     if self.choice is None and rank_by in ('value', 'chance'): raise ValueError(f"rank_by: {rank_by!r} needs a choice model, and this recommender was saved without one. Pass rank_by='rating'.")
     return rank_by or ('rating' if self.choice is None else 'value')
 
 # %% ../../nbs/serve/01_recommender.ipynb #214a1cec
 @patch
 @torch.no_grad()
+@check_types
 def lists(self:Recommender,
     users=None, # A user's id or several; by default everybody with training ratings
     k:int=10, # How many items for each
@@ -142,6 +145,7 @@ def lists(self:Recommender,
     return Lists((self.user.vocab.name, self.item.vocab.name), users, c.ids, c.titles, *together(parts, k))
 
 @patch
+@check_types
 def recommend(self:Recommender,
     users=None, # A user's id or several; by default everybody with training ratings
     k:int=10, # How many items for each
@@ -163,6 +167,7 @@ def _similar(self, ids, k, min_ratings, side):
 
 @patch
 @torch.no_grad()
+@check_types
 def similar_lists(self:Recommender,
     items, # An item's id or several
     k:int=10, # How many items for each
@@ -172,6 +177,7 @@ def similar_lists(self:Recommender,
     return _similar(self, items, k, min_ratings, 'item')
 
 @patch
+@check_types
 def similar_items(self:Recommender,
     items, # An item's id or several
     k:int=10, # How many items for each
@@ -182,6 +188,7 @@ def similar_items(self:Recommender,
 
 @patch
 @torch.no_grad()
+@check_types
 def similar_users(self:Recommender,
     users, # A user's id or several
     k:int=10, # How many users for each
@@ -191,6 +198,7 @@ def similar_users(self:Recommender,
     return _similar(self, users, k, min_ratings, 'user').frame()
 
 @patch
+@check_types
 def biases(self:Recommender,
     side:str='item', # Of which side, 'user' or 'item'
     min_ratings:int=1 # Leave out those with fewer training ratings
@@ -203,6 +211,7 @@ def biases(self:Recommender,
     return df[df.rating_count >= max(1, min_ratings)].sort_values('bias', ascending=False, ignore_index=True)
 
 @patch
+@check_types
 def factors(self:Recommender,
     side:str='item' # Of which side, 'user' or 'item'
 ) -> pd.DataFrame: # One row an id, one column a factor
@@ -212,8 +221,9 @@ def factors(self:Recommender,
 
 # %% ../../nbs/serve/01_recommender.ipynb #6c7119d0
 @patch(cls_method=True)
+@check_types
 def load(cls:Recommender,
-    folder # The folder that `learn.save_recommender` wrote
+    folder:str|Path # The folder that `learn.save_recommender` wrote
 ) -> Recommender: # Ready to answer
     "Open a saved recommender, after a check of every file"
     inode = lambda: Path(folder).stat().st_ino if Path(folder).exists() else None
@@ -281,6 +291,7 @@ def _fold(self, ratings, side, prior, unknown):
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7
 @patch
 @torch.no_grad()
+@check_types
 def fold_in(self:Recommender,
     ratings, # Ratings of new users: a frame, or a dictionary of item: rating for one; none at all gives what is believed beforehand
     prior:Belief|None=None, # Belief before the ratings, by default the one that was saved
@@ -291,6 +302,7 @@ def fold_in(self:Recommender,
 
 @patch
 @torch.no_grad()
+@check_types
 def fold_in_items(self:Recommender,
     ratings, # Ratings of new items: a frame, or a dictionary of user: rating for one
     prior:Belief|None=None, # Belief before the ratings, by default the one that was saved

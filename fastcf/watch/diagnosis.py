@@ -12,6 +12,7 @@ from dataclasses import dataclass,field
 import math
 import numpy as np
 from torch import Tensor
+from ..core import check_types
 
 # %% ../../nbs/watch/02_diagnosis.ipynb #00e193f5
 @dataclass
@@ -135,6 +136,7 @@ def find_popularity(
 KINDS = dict(nan=find_nan, collapse=find_collapse, dead=find_dead, exploding=find_exploding, vanishing=find_vanishing,
              saturation=find_saturation, bias=find_runaway, popularity=find_popularity)
 
+@check_types
 def diagnose(
     view:View # A table's statistics and what is known about it
 ) -> list: # A `Finding` for each rule that objects

@@ -17,6 +17,7 @@ from fastai.callback.core import Callback,CancelFitException
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from ..core import check_types,listed
 from .stats import alignment,flat,sample_rows,table_stats,update_ratio
 from .tables import TrainingColumns,embedding_tables,input_columns,link_range,really_fits
 from .diagnosis import KINDS,View,diagnose
@@ -134,6 +135,7 @@ class EmbeddingStats(Callback):
     "Log statistics of embedding tables, and say what is wrong with them"
     order = 55 # after Recorder, before the progress table
     _stateattrs = ('data', 'watched', '_live')
+    @check_types
     def __init__(self,
         every='epoch', # 'epoch', or a number of steps between looks; the end of an epoch is always one
         tables=None, # Names of the tables, by default all
@@ -143,9 +145,10 @@ class EmbeddingStats(Callback):
         live:bool=False, # In a notebook, draw `plot` while training, at most once in two seconds
         seed:int=0 # Seed of the samples
     ):
-        if every != 'epoch' and not (isinstance(every, int) and every > 0):
+        if not (isinstance(every, str) and every == 'epoch' or isinstance(every, int) and every > 0):
             raise ValueError(f"every: expected 'epoch' or a number of steps above 0, got {every!r}")
-        unknown = sorted(set(stop_on) - set(KINDS))
+        show,stop_on = listed(show, 'show'),listed(stop_on, 'stop_on')
+        unknown = [o for o in stop_on if not isinstance(o, str) or o not in KINDS]
         if unknown: raise ValueError(f"stop_on: there is no kind {unknown[0]!r}; there are {list(KINDS)}")
         self.every,self.names,self.sinks,self.seed = every,tables,as_sinks(to),seed
         self.show,self.stop_on,self.live = tuple(show),tuple(stop_on),live

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import label_points
+from ..core import ArgumentError,check_count,check_id,check_types,label_points,listed,short_repr
 from .sinks import COLUMNS
 
 # %% ../../nbs/watch/04_history.ipynb #c0a80403
@@ -103,6 +103,7 @@ def _grid(n):
 
 # %% ../../nbs/watch/04_history.ipynb #430fa1fc
 @patch
+@check_types
 def plot(self:History,
     statistics=None, # Names of statistics, by default a choice
     tables=None # Names of tables, by default all
@@ -110,9 +111,9 @@ def plot(self:History,
     "Small multiples: a panel a statistic, a line a table, and the learning rate"
     df = self.stats
     colors = {t: f'C{i}' for i,t in enumerate(dict.fromkeys(df.table))}
-    if tables is not None: df = df[df.table.isin(tables)]
+    if tables is not None: df = df[df.table.isin(listed(tables, 'tables'))]
     seen = set(df[df.value.notna()].statistic)
-    names = [s for s in statistics or _PANELS if s in seen]
+    names = [s for s in (_PANELS if statistics is None else listed(statistics, 'statistics')) if isinstance(s, str) and s in seen]
     fig,panels = _grid(max(1, len(names) + bool(self.rates)))
     for ax,s in zip(panels, names):
         for t,g in df[df.statistic == s].groupby('table', sort=False): ax.plot(g.epoch, g.value, '.-', color=colors[t], ms=4)
@@ -129,7 +130,7 @@ def plot(self:History,
 def _table_of(table, kept):
     "The table asked for; by default the items' first"
     if table is None: table = next((n for n in kept if 'item' in n or n.startswith('i_')), next(iter(kept), None))
-    if table not in kept: raise ValueError(f"table: nothing is kept of {table!r}; there are {list(kept)}. Fit with this callback first.")
+    if check_id('table', table) not in kept: raise ValueError(f"table: nothing is kept of {table!r}; there are {list(kept)}. Fit with this callback first.")
     return table
 
 def _some(looks, n=8):
@@ -137,6 +138,7 @@ def _some(looks, n=8):
     return np.unique(np.linspace(0, looks - 1, min(looks, n)).astype(int))
 
 @patch
+@check_types
 def plot_hist(self:History,
     table=None, # Name of a table, by default the items' first
     bins:int=40, # Bins of the vertical axis
@@ -146,7 +148,7 @@ def plot_hist(self:History,
     if ax is None: _,ax = plt.subplots(figsize=(7, 3))
     table = _table_of(table, self.percentiles)
     epochs,looks = zip(*self.percentiles[table])
-    edges = np.linspace(min(q[0] for q in looks), max(q[-1] for q in looks), bins + 1)
+    edges = np.linspace(min(q[0] for q in looks), max(q[-1] for q in looks), check_count('bins', bins) + 1)
     below = np.stack([np.interp(edges, q, np.linspace(0, 1, len(q)), left=0, right=1) for q in looks], 1) # [bins + 1, looks]
     at = np.arange(len(epochs) + 1) - .5
     im = ax.pcolormesh(at, edges, np.log1p(100 * np.diff(below, axis=0)), cmap='viridis')
@@ -159,6 +161,7 @@ def plot_hist(self:History,
 
 # %% ../../nbs/watch/04_history.ipynb #4616cb9a
 @patch
+@check_types
 def plot_spectrum(self:History,
     table=None, # Name of a table, by default the items' first
     ax=None # Matplotlib axes, by default new ones
@@ -176,6 +179,7 @@ def plot_spectrum(self:History,
 
 # %% ../../nbs/watch/04_history.ipynb #4ed3a08c
 @patch
+@check_types
 def plot_map(self:History,
     n:int=40, # How many of the best-known rows
     titles=None, # Their labels: a dict or Series by id; by default the metadata's titles, or ids
@@ -185,7 +189,8 @@ def plot_map(self:History,
     "The best-known items on the first two principal components of their factors, at the end of the last fit"
     if ax is None: _,ax = plt.subplots(figsize=(8, 6))
     table = _table_of(table, self.maps)
-    x,ids,labels = (o[:n] for o in self.maps[table])
+    if not (titles is None or hasattr(titles, 'get')): raise ArgumentError(f"titles: expected a dict or a Series by id, got {short_repr(titles)}")
+    x,ids,labels = (o[:check_count('n', n)] for o in self.maps[table])
     if titles is not None: labels = [titles.get(o, o) for o in ids]
     x = np.nan_to_num(x - x.mean(0))
     xy = x @ np.linalg.svd(x, full_matrices=False)[2][:2].T

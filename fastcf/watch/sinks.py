@@ -12,6 +12,7 @@ import importlib,io,os
 from pathlib import Path
 import numpy as np
 import pandas as pd
+from ..core import check_types
 
 # %% ../../nbs/watch/03_sinks.ipynb #d79649e8
 class Sink:
@@ -48,6 +49,7 @@ COLUMNS = ['step', 'epoch', 'table', 'statistic', 'value', 'sampled'] # of a fra
 
 class CSVSink(Sink):
     "Append statistics to a CSV file"
+    @check_types
     def __init__(self,
         file:str|Path='embedding_stats.csv' # The file; a relative path starts at the learner's folder
     ): self.file = Path(file)
@@ -95,6 +97,7 @@ def _scalars(rows):
 # %% ../../nbs/watch/03_sinks.ipynb #5330c584
 class TensorBoardSink(Sink):
     "Scalars, histograms and the projector of TensorBoard; needs the extra `tensorboard`"
+    @check_types
     def __init__(self,
         log_dir:str|Path|None=None # Folder of the run; by default a new one under `runs`
     ):
@@ -124,6 +127,7 @@ class TensorBoardSink(Sink):
 # %% ../../nbs/watch/03_sinks.ipynb #f8cd315b
 class WandBSink(Sink):
     "Scalars and histograms of Weights & Biases; needs the extra `wandb`"
+    @check_types
     def __init__(self,
         project:str='fastcf', # Project of a run that is opened here
         **kwargs # As for `wandb.init`: `name`, `mode='offline'`, `dir` ...

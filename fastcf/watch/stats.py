@@ -15,19 +15,27 @@ import numpy as np
 import torch
 from torch import Tensor,nn
 from scipy.stats import skew,spearmanr
+from ..core import check_count,check_range,check_shape,check_types,short_repr
 
 # %% ../../nbs/watch/00_stats.ipynb #5becf7ff
+@check_types
 def row_norms(
     table:Tensor # An embedding table [n, k]
 ) -> Tensor: # Euclidean norms of the rows, float32 [n]
     "The lengths of the rows"
+    check_shape('table', table, None, None)
     return torch.linalg.vector_norm(table.detach(), dim=1, dtype=torch.promote_types(table.dtype, torch.float32)).float()
 
+@check_types
 def quantiles(
     values:Tensor, # Numbers [n]
     qs # Shares from 0 to 1
 ) -> Tensor: # Quantiles float32 [len(qs)], linear between neighbours, as NumPy's
     "Quantiles of any number of values; `torch.quantile` stops at 16 million"
+    try: qs = np.asarray(qs, dtype='float64')
+    except (TypeError, ValueError): raise ValueError(f"qs: expected shares from 0 to 1, got {short_repr(qs)}") from None
+    if not ((qs >= 0) & (qs <= 1)).all(): raise ValueError(f"qs: expected shares from 0 to 1, got {short_repr(qs)}")
+    if len(check_shape('values', values, None)) == 0: raise ValueError("values: expected numbers, there are none")
     x = values.float().sort().values
     at = torch.as_tensor(qs, dtype=torch.float64, device=x.device) * (len(x) - 1)
     return torch.lerp(x[at.floor().long()], x[at.ceil().long()], at.frac().float())
@@ -49,7 +57,7 @@ def moments(
     norms:Tensor|None=None # Its `row_norms`, if they are there already
 ) -> Moments: # Sums over the rows
     "One pass over a table, a piece at a time, so that it needs next to no memory"
-    table,k = table.detach(),table.shape[1]
+    table,k = check_shape('table', table, None, None).detach(),table.shape[1]
     norms = row_norms(table) if norms is None else norms
     dtype = torch.float64 if len(table) <= _DOUBLE else torch.float32
     sums = [torch.zeros(s, dtype=torch.float64, device=table.device) for s in (k, (k, k), k)]
@@ -62,6 +70,7 @@ def moments(
     return Moments(int(ok.sum()), sums[0], sums[1], int(some.sum()), sums[2])
 
 # %% ../../nbs/watch/00_stats.ipynb #4194939d
+@check_types
 def singular_values(
     table:Tensor|Moments, # An embedding table [n, k], or its moments
     center:bool=False # Subtract the mean row first: principal components
@@ -74,6 +83,7 @@ def singular_values(
 # %% ../../nbs/watch/00_stats.ipynb #89e74fb6
 def _sigma(x, center=False): return x if isinstance(x, Tensor) and x.ndim == 1 else singular_values(x, center)
 
+@check_types
 def effective_rank(
     table:Tensor|Moments # An embedding table [n, k], its moments or its singular values [k]
 ) -> float: # From 1 to k; 0 for a table of zeros
@@ -81,13 +91,15 @@ def effective_rank(
     s = _sigma(table).double()
     return torch.special.entr(s / s.sum()).sum().exp().item() if s.sum() > 0 else 0.
 
+@check_types
 def information_abundance(
     table:Tensor|Moments # An embedding table [n, k], its moments or its singular values [k]
 ) -> float: # From 1 to k; 0 for a table of zeros
     "Sum of the singular values in units of the largest"
     s = _sigma(table).double()
-    return (s.sum() / s.max()).item() if s.max() > 0 else 0.
+    return (s.sum() / s.max()).item() if s.sum() > 0 else 0.
 
+@check_types
 def variance_share(
     table:Tensor|Moments, # An embedding table [n, k], its moments or its centred singular values [k]
     first:int=1 # How many of the first directions
@@ -97,6 +109,7 @@ def variance_share(
     return (s2[:first].sum() / s2.sum()).item()
 
 # %% ../../nbs/watch/00_stats.ipynb #645949e2
+@check_types
 def mean_cosine(
     table:Tensor|Moments # An embedding table [n, k], or its moments
 ) -> float: # From -1 to 1; `nan` if fewer than two rows are not zero
@@ -117,12 +130,13 @@ def sample_rows(
 
 def _unit(table, sample, seed):
     "The rows of a sample that are finite and not zero, scaled to length one"
-    x = table.detach()[sample_rows(len(table), sample, seed).to(table.device)].float()
+    x = check_shape('table', table, None, None).detach()[sample_rows(len(table), check_count('sample', sample), seed).to(table.device)].float()
     norms = row_norms(x)
     ok = norms.isfinite() & (norms > 0)
     return (x if ok.all() else x[ok]) / norms[ok][:, None]
 
 # %% ../../nbs/watch/00_stats.ipynb #5f3bd114
+@check_types
 def uniformity(
     table:Tensor, # An embedding table [n, k]
     t:float=2., # Sharpness of the kernel; 2 as in the paper
@@ -136,15 +150,18 @@ def uniformity(
     kernel = (u @ u.T).sub_(1).mul_(2 * t).exp_() # |u - v|² = 2 - 2 u·v
     return ((kernel.sum() - kernel.trace()) / (n * (n - 1))).log().item()
 
+@check_types
 def alignment(
     a:Tensor, # Rows [m, k], such as the users of ratings above the mean
     b:Tensor, # Rows that belong to them [m, k], such as the items they rated
     power:float=2. # Power of the distance; 2 as in the paper
 ) -> float: # From 0, where each points the way its partner does, to 2 ** power
     "Mean distance of partners on the sphere"
+    check_shape('b', b, *check_shape('a', a, None, None).shape)
     a,b = (nn.functional.normalize(o.detach().float()) for o in (a, b))
     return torch.linalg.vector_norm(a - b, dim=1).pow(power).mean().item()
 
+@check_types
 def hubness(
     table:Tensor, # An embedding table [n, k]
     neighbours:int=10, # How many nearest neighbours each row has
@@ -160,36 +177,43 @@ def hubness(
     return float(skew(times)) if times.min() < times.max() else 0.
 
 # %% ../../nbs/watch/00_stats.ipynb #7b3011b0
+@check_types
 def drift(
     before:Tensor, # Rows as they were [m, k]
     now:Tensor # The same rows now [m, k]
 ) -> tuple[float, float]: # Mean cosine of a row and its former self; length of the whole change in units of the table's before
     "How far a table has turned, and how far it has moved"
+    check_shape('now', now, *check_shape('before', before, None, None).shape)
     a,b = before.detach().float(),now.detach().float()
     cos = nn.functional.cosine_similarity(a, b, dim=1)
     return cos.nanmean().item(),((b - a).norm() / a.norm()).item()
 
+@check_types
 def never_updated(
     start:Tensor, # Rows before training [m, k]
     now:Tensor, # The same rows now [m, k]
     tol:float=1e-4 # Part of a row that may be rounding
 ) -> Tensor: # Whether each row was left alone, or only shrunk by weight decay, bool [m]
     "Rows that no gradient has reached"
+    check_shape('now', now, *check_shape('start', start, None, None).shape)
     a,b = start.detach().float(),now.detach().float()
     if a.shape[1] == 1: return (a == b).squeeze(1)
     scale = (a * b).sum(1, keepdim=True) / a.square().sum(1, keepdim=True)
     return (b - scale * a).norm(dim=1) <= tol * b.norm(dim=1)
 
+@check_types
 def stopped_moving(
     last:Tensor, # Rows at some time [m, k]
     now:Tensor, # The same rows later [m, k]
     tol:float=1e-4 # Moves below this part of a row's length count as none
 ) -> Tensor: # Whether each row stayed, bool [m]
     "Rows that have hardly moved since the last look"
+    check_shape('now', now, *check_shape('last', last, None, None).shape)
     a,b = last.detach().float(),now.detach().float()
     return (b - a).norm(dim=1) <= tol * a.norm(dim=1)
 
 # %% ../../nbs/watch/00_stats.ipynb #119a066a
+@check_types
 def popularity_correlation(
     values:Tensor, # A number a row, such as its norm or its bias [n]
     counts:Tensor, # Training ratings of each row [n]
@@ -197,31 +221,37 @@ def popularity_correlation(
     seed:int=0 # Seed of the sample
 ) -> float: # From -1 to 1; `nan` if either is constant
     "Spearman's rank correlation with the logarithm of popularity, over rows that were rated"
-    rows = sample_rows(len(values), sample, seed)
+    check_shape('counts', counts, *values.shape)
+    rows = sample_rows(len(values), check_count('sample', sample), seed)
     v,c = (o.detach().flatten()[rows.to(o.device)].float().cpu().numpy() for o in (values, counts))
     ok = (c > 0) & np.isfinite(v)
     if ok.sum() < 3 or v[ok].min() == v[ok].max() or c[ok].min() == c[ok].max(): return float('nan')
     return float(spearmanr(v[ok], c[ok]).statistic)
 
 # %% ../../nbs/watch/00_stats.ipynb #d18734fa
+@check_types
 def update_ratio(
     before:Tensor, # Weights before a step
     after:Tensor # And after it
 ) -> float: # The length of the step in units of the length before; `nan` for weights that were zero
     "Update-to-weight ratio of one step"
+    check_shape('after', after, *before.shape)
     a,b = before.detach().float(),after.detach().float()
     return ((b - a).norm() / a.norm()).item() if a.any() else float('nan')
 
+@check_types
 def flat(
     preds:Tensor, # Predictions, after the sigmoid
     y_range:tuple, # Its lowest and highest value
     slope:float=.1 # Part of the greatest slope that counts as flat
 ) -> Tensor: # Whether each prediction lies there, bool
     "Predictions in the flat part of the sigmoid that squeezes scores into `y_range`"
-    s = (preds.detach().float() - y_range[0]) / (y_range[1] - y_range[0])
+    lo,hi = check_range('y_range', y_range)
+    s = (preds.detach().float() - lo) / (hi - lo)
     return s * (1 - s) < slope / 4
 
 # %% ../../nbs/watch/00_stats.ipynb #c2e1ea53
+@check_types
 def bad_rows(
     table:Tensor, # An embedding table [n, k]
     norms:Tensor|None=None # Its `row_norms`, if they are there already
@@ -267,6 +297,7 @@ def _move_stats(now, start, last):
 
 # %% ../../nbs/watch/00_stats.ipynb #02883c22
 @torch.no_grad()
+@check_types
 def table_stats(
     table:Tensor, # An embedding table [n, k]
     start:Tensor|None=None, # Rows before training [m, k]

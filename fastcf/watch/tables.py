@@ -15,18 +15,20 @@ from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from fastai.torch_core import get_model
-from ..core import check_range
+from ..core import ArgumentError,check_range,check_types,listed,short_repr
 from .stats import sample_rows
 
 # %% ../../nbs/watch/01_tables.ipynb #44f31b7a
+@check_types
 def embedding_tables(
     model:nn.Module, # Any model
     names=None # Names of the tables wanted; by default all
 ) -> dict: # `nn.Embedding` by the name of its attribute
     "The embedding tables of a model"
     found = {n: m for n,m in get_model(model).named_modules() if isinstance(m, nn.Embedding)}
-    missing = [n for n in names or [] if n not in found]
-    if missing: raise ValueError(f"tables: the model has no embedding table {missing[0]!r}; there are {list(found)}")
+    names = list(found) if names is None else listed(names, 'tables')
+    missing = [n for n in names if not isinstance(n, str) or n not in found]
+    if missing: raise ValueError(f"tables: expected names of embedding tables, got {short_repr(missing[0])}; there are {list(found)}")
     return {n: found[n] for n in names or found}
 
 def _note_input(seen, name, module, inputs, output): seen.setdefault(name, inputs[0])
@@ -185,12 +187,14 @@ class BestTables(TrackerCallback):
     "Keep the tables of the epoch with the best metric, and put them back at the end of the fit"
     order = TrackerCallback.order + 1
     _stateattrs = ('_best',)
+    @check_types
     def __init__(self,
-        monitor='valid_loss', # A loss or metric of the progress table, a column of `EmbeddingStats` among them
+        monitor:str='valid_loss', # A loss or metric of the progress table, a column of `EmbeddingStats` among them
         comp=None, # `np.less` or `np.greater`; by default less for losses and errors (rmse and mae too), greater for others
         tables=None # Names of the tables, by default all
     ):
         if comp is None: comp = np.less if any(o in monitor.lower() for o in ('loss', 'error', 'rmse', 'mae', 'mse')) else np.greater
+        if comp not in (np.less, np.greater) if isinstance(comp, np.ufunc) else not callable(comp): raise ArgumentError(f"comp: expected np.less or np.greater, got {short_repr(comp)}")
         super().__init__(monitor=monitor, comp=comp)
         self.names,self.best_epoch,self._best = tables,None,{}
 
@@ -218,6 +222,7 @@ class AverageTables(Callback):
     "Validate with an exponential moving average of the tables, and leave it in the model at the end"
     order = 20
     _stateattrs = ('_mean', '_kept')
+    @check_types
     def __init__(self,
         decay:float=.999, # β: the average is over about the last 1 / (1 - β) updates of it
         every:int=10, # Steps between two updates of the average

@@ -161,16 +161,30 @@ def test_means_of_equal_ratings(ratings):
 def test_a_dense_table_is_fitted_as_ever_and_a_sparse_one_starts_at_its_means(dls):
     dense = CFDataLoaders.from_df(simulate_ratings(60, 50, 2900, seed=0), valid_pct=0, device='cpu')
     assert sparseness(dense) == 0 and sparseness(dls) == 1
-    assert cf_learner(dense, 5, (0.5, 5.5), from_means=True).model.item_bias.weight.abs().max() <= .02
-    l = cf_learner(dls, 5, (0.5, 5.5), seed=0, from_means=True)
+    by_default,plain = cf_learner(dense, 5, (0.5, 5.5), seed=0),cf_learner(dense, 5, (0.5, 5.5), seed=0, from_means=False)
+    assert all(torch.equal(a, b) for a,b in zip(by_default.model.parameters(), plain.model.parameters())) and [type(o) for o in by_default.cbs] == [type(o) for o in plain.cbs]
+    l = cf_learner(dls, 5, (0.5, 5.5), seed=0)
     _,items = mean_biases(means_of(dls), (0.5, 5.5))
     assert (l.model.item_bias.weight.squeeze(1) - items).abs().max() <= .021 and [type(o) for o in l.cbs].count(RowDecay) == 1
+    for kwargs in (dict(from_means=False), dict(loss_func=nn.L1Loss()), dict(model=lambda dls: EmbeddingDotBias(80, 60, 5))):
+        assert not any(isinstance(o, RowDecay) for o in cf_learner(dls, **kwargs).cbs)
+    with pytest.raises(ValueError, match='from_means: expected'): cf_learner(dls, from_means='yes')
+
+def test_a_search_for_a_rate_changes_no_fit(dls):
+    def fit(search):
+        l = cf_learner(dls, 5, seed=0)
+        with l.no_bar(), l.no_logging():
+            if search: l.lr_find(num_it=7, show_plot=False)
+            torch.manual_seed(1); l.dls.train.rng.seed(1)
+            l.fit(1)
+        return l.model.item_bias.weight
+    assert torch.equal(fit(False), fit(True))
 
 @pytest.mark.parametrize('per_user,noise', [(3, 1.2), (8, .8)])
 def test_no_worse_than_the_means_on_a_sparse_table(per_user, noise):
     df = simulate_ratings(600, 300, 600 * per_user, 4, seed=per_user, noise=noise)
     dls = CFDataLoaders.from_df(df, seed=0, device='cpu')
-    l = cf_learner(dls, seed=0, from_means=True)
+    l = cf_learner(dls, seed=0)
     with l.no_bar(), l.no_logging(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         l.fit_one_cycle(5)

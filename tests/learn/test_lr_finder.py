@@ -168,7 +168,7 @@ def test_too_few_rows():
     with pytest.raises(ValueError, match='budget=10.9 or more'): learn.find_lr()
     for seed in range(20): assert learn.find_lr(budget=10.9, seed=seed).cost <= 10.9
 
-@pytest.mark.parametrize('kwargs,match', [(dict(epochs=0), 'epochs: expected'), (dict(epochs=2.5), 'epochs: expected'), (dict(runs=0), 'runs: expected'), (dict(schedule='cosine'), "schedule: expected one of 'one_cycle'")])
+@pytest.mark.parametrize('kwargs,match', [(dict(epochs=0), 'epochs: expected'), (dict(epochs=2.5), 'epochs: expected'), (dict(runs=0), 'runs: expected'), (dict(schedule='cosine'), "schedule: expected 'one_cycle'")])
 def test_arguments_are_checked(ratings, kwargs, match):
     with pytest.raises(ValueError, match=match): make(ratings).find_lr(**kwargs)
 

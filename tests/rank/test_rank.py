@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.learner import cf_learner
-import fastcf.learn.predict
+import fastcf.learn.predict, fastcf.bayes.foldin, fastcf.bayes.laplace
 from fastcf.core import settle
 from fastcf.rank.choice import ChoiceModel, choice_posterior
 from fastcf.rank.best import top_scores
+from fastcf.rank.evaluate import cut_splitters
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
 from fastcf.rank import sweeps
@@ -263,3 +264,56 @@ def test_scores_that_differ_by_rounding_leave_the_order_alone():
         noise = lambda o: o + 1e-8 * torch.randn(o.shape, generator=torch.Generator().manual_seed(seed))
         learn.set_choice(replace(learn.choice, users=noise(torch.eye(6)), items=noise(torch.eye(6).repeat_interleave(4, 0) * .7)))
         for u in (0, 3): assert learn.recommend(u, 20, rank_by='chance').item.tolist() == [i for i in range(24) if i // 4 != u]
+
+# --- ranges, and lists of newcomers
+
+@pytest.mark.parametrize('order', ['value', 'chance', 'rating'])
+def test_ranges_are_those_of_predictions(learn, order):
+    users = learn.dls.catalog.user[np.flatnonzero(learn.dls.counts('user').numpy())[:6]].tolist()
+    plain,ranged = learn.recommend(users, 4, rank_by=order),learn.recommend(users, 4, rank_by=order, interval=.8)
+    pd.testing.assert_frame_equal(plain, ranged.drop(columns=['low', 'high']))
+    want = learn.predict(ranged[['user', 'item']], interval=.8)
+    assert ranged[['low', 'high']].to_numpy() == pytest.approx(want[['low', 'high']].to_numpy(), abs=1e-5)
+    assert (ranged.low < ranged.prediction).all() and (ranged.prediction < ranged.high).all()
+
+def test_ranges_of_users_nobody_knows(learn):
+    known = learn.dls.catalog.user[np.flatnonzero(learn.dls.counts('user').numpy())[:1]].tolist()
+    for unknown in ('nan', 'popular'):
+        got = learn.recommend([known[0], 10**6], 2, unknown=unknown, interval=.8)
+        assert got[got.user == known[0]].low.notna().all() and got[got.user == 10**6].low.isna().all()
+    for interval in (0, 1, 9, 'wide'):
+        with pytest.raises(ValueError, match='interval: '): learn.recommend(known, interval=interval)
+
+def test_lists_of_newcomers_against_a_loop(learn):
+    c,d = learn.choice,learn.dls
+    items = d.catalog.item[np.flatnonzero(d.counts().numpy() > 3)[:9]].tolist()
+    said = {'a': dict(zip(items[:4], [5, 1, 3, 4])), 'b': {items[6]: 2}}
+    new = learn.fold_in(pd.DataFrame([(u, i, r) for u,rated in said.items() for i,r in rated.items()], columns=['user', 'item', 'rating']))
+    got = learn.recommend(new, 5, interval=.8)
+    for u,rated in said.items():
+        rows = torch.as_tensor(d.catalog.item.rows(list(rated)))
+        w = .5 + .5 * (torch.tensor(list(rated.values())).float() - 1) / 4
+        P = c.unobserved * c.items.T @ c.items + c.penalty * (len(rows) + c.unobserved * len(c.items)) * torch.eye(c.items.shape[1])
+        x = torch.linalg.solve(P + c.items[rows].T @ (w[:, None] * c.items[rows]), c.items[rows].T @ w)
+        free = [i for i in range(len(c.items)) if i not in rows.tolist() and d.counts()[i] > 0]
+        stars = new.predict(pd.DataFrame(dict(user=u, item=d.catalog.item[free]))).prediction.to_numpy()
+        s = (c.items[free] @ x).numpy()
+        value = np.where(s > 0, s * (np.clip(stars, 1, 5) - .5) / 4.5, s)
+        mine = got[got.user == u]
+        assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=2e-5) and not set(mine.item) & set(rated)
+    assert (got.low < got.prediction).all() and (got.prediction < got.high).all()
+    by_rating,own = learn.recommend(new, 5, rank_by='rating'),new.recommend(5)
+    assert by_rating.item.tolist() == own.item.tolist() and by_rating.prediction.to_numpy() == pytest.approx(own.prediction.to_numpy(), abs=1e-4)
+    with pytest.raises(TypeError, match='users: expected ids'): learn.recommend(learn.fold_in_items(pd.DataFrame(dict(user=d.catalog.user[[1, 2]], item='z', rating=4))))
+
+def test_cuts_of_each_users_time_against_a_loop():
+    df = simulate_ratings(30, 20, 200, seed=2).assign(timestamp=np.random.default_rng(0).integers(0, 40, 200)).sample(frac=1, random_state=1)
+    for j,split in enumerate(cut_splitters(4)):
+        train,valid = [],[]
+        for u in df.user.unique():
+            mine = np.flatnonzero(df.user == u)
+            mine = mine[np.argsort(df.timestamp.to_numpy()[mine], kind='stable')]
+            cut = max(1, len(mine) - 1 - j) # the oldest trains
+            train += list(mine[:cut]); valid += list(mine[len(mine)-1-j:len(mine)-j]) if len(mine) > j + 1 else []
+        got = split(df)
+        assert got[0].tolist() == sorted(train) and got[1].tolist() == sorted(valid)

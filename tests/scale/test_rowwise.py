@@ -155,7 +155,7 @@ def test_everything_fastai_does_with_an_optimizer(dls, opt_func, tmp_path, loop)
     assert 'grad_avg' not in str(learn.opt.state_dict()['state'][0].keys())
 
 def test_sparse_is_the_dense_learner(dls, loop): # the way from ratings to predictions with one schedule and another optimizer
-    a,b = (quiet(cf_learner(dls, sparse=s, seed=0, opt_func=partial(o, eps=1e-12)), 0) for s,o in ((False, FusedAdam), (True, RowwiseAdam)))
+    a,b = (quiet(cf_learner(dls, sparse=s, seed=0, opt_func=partial(o, eps=1e-12), from_means=False), 0) for s,o in ((False, FusedAdam), (True, RowwiseAdam)))
     for learn in (a, b):
         learn.dls.train.rng.seed(5)
         quiet(learn, 3, 5e-3, one_cycle=True)
@@ -164,7 +164,7 @@ def test_sparse_is_the_dense_learner(dls, loop): # the way from ratings to predi
 def test_clipping_is_that_of_dense_gradients(dls):
     weights = []
     for opt_func in (dense_sgd, RowwiseSGD):
-        learn = cf_learner(dls, opt_func=opt_func, seed=0)
+        learn = cf_learner(dls, opt_func=opt_func, seed=0, from_means=False)
         learn.dls.train.rng.seed(5)
         weights.append(quiet(learn, 1, 1., cbs=GradientClip(.05)).model.user_weight.weight.detach())
     same(*weights)
