@@ -15,11 +15,11 @@ demo: .venv/demo ## Train on MovieLens 100K, print the test RMSE and recommendat
 	$(BIN)/fastcf-demo
 
 test: .venv/test ## Run the notebooks of the library and the fast tests, JOBS=2 at a time
-	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -m 'not slow'; status=$$?; \
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m 'not slow'; status=$$?; \
 	echo "Left out: what is slow (tutorials and the longest notebooks, pages in a browser and in JupyterLab, calibration, killed processes). make test-all runs that too."; exit $$status
 
 test-slow: .venv/dev ## Run the slow tests; those in a browser need `make browser` once
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m slow
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m slow
 
 test-all: test test-slow ## Run everything
 

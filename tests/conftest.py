@@ -8,10 +8,17 @@ import pytest
 from fastai.callback.core import Callback
 from fastcf.data.sources import load_ml100k, simulate_ratings
 
-def pytest_itemcollected(item): # long before xdist reads the groups
-    "A test in a browser is slow. Side by side, a file's tests stay in one process with their fixtures, except where they name a group, as each notebook does"
+def pytest_itemcollected(item):
+    "A test in a browser is slow"
     if 'chromium' in item.fixturenames: item.add_marker(pytest.mark.slow)
-    if not item.get_closest_marker('xdist_group'): item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Side by side, a file's tests stay in one process with their fixtures; each notebook is for itself. (Groups of pytest-xdist are passed over in silence from pytest 9.2 on.)"
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if 'test_notebooks.py' in nodeid else nodeid.partition('::')[0]
+    return ByFile(config, log)
 
 @pytest.fixture(scope='session')
 def ml(): return load_ml100k()

@@ -82,9 +82,7 @@ LONG = """scale/03_distributed bayes/07_growth interview/03_simulate cold/00_reg
 
 def is_slow(name): return name.startswith('tutorials/') or name.removesuffix('.ipynb') in LONG # a tutorial trains for the sake of its figures
 
-def marks(name): return [pytest.mark.xdist_group(name), *([pytest.mark.slow] if is_slow(name) else [])]
-
-@pytest.mark.parametrize('name', [pytest.param(n, marks=marks(n)) for n in NAMES])
+@pytest.mark.parametrize('name', [pytest.param(n, marks=[pytest.mark.slow] if is_slow(n) else []) for n in NAMES])
 def test_runs_as_stored(name):
     old,new = run(name)
     diffs = {o.source[:200]: d for o,n in zip(old, new) if (d := differences(o, n))}
