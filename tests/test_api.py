@@ -113,7 +113,7 @@ def rank(w):
     yield 'learn.learn_choice',lambda: deepcopy(learn).learn_choice,dict(sweeps=1, factor_count=4)
     yield 'learn.set_choice',lambda: deepcopy(learn).set_choice,dict(model=None, asked=True)
     yield 'learn.explain',lambda: learn.explain,dict(user=some_users[0], item=some_items[0], k=2)
-    yield 'IALS',lambda: IALS,dict(factor_count=4, unobserved=.3, penalty=.01, lowest=.5, recency=None, block=32, seed=0)
+    yield 'IALS',lambda: IALS,dict(factor_count=4, unobserved=.3, penalty=.01, lowest=.5, recency=None, steps=2, seed=0)
     yield 'Fade',lambda: Fade,dict(choices=10., days=None, floor=0.)
     yield 'MostPopular',lambda: MostPopular,dict(dls=learn.dls)
     yield 'MostPopular.recommend',lambda: MostPopular(learn.dls).recommend,dict(users=some_users, k=3, exclude_seen=True, min_ratings=1)

@@ -17,8 +17,9 @@ from fastcf.learn.lr_finder import LRFinding, _longer, _middle, _random_kept, _r
 @pytest.fixture(scope='module')
 def ratings(): return simulate_ratings(200, 150, 6000, seed=5)
 
-def make(ratings, bs=64, seed=0, **kwargs):
-    learn = cf_learner(CFDataLoaders.from_df(ratings, valid_pct=0.1, bs=bs, seed=seed, device='cpu'), factor_count=8, y_range=(0.5, 5.5), seed=seed, **kwargs)
+def make(ratings, bs=64, seed=0, from_means=False, **kwargs):
+    "A learner of a sparse table, by default without what holds it to the means: there a search can tell rates apart"
+    learn = cf_learner(CFDataLoaders.from_df(ratings, valid_pct=0.1, bs=bs, seed=seed, device='cpu'), factor_count=8, y_range=(0.5, 5.5), seed=seed, from_means=from_means, **kwargs)
     return learn
 
 def quiet(learn, *args, **kwargs):
@@ -203,6 +204,11 @@ def test_weight_decay_of_the_fit_is_taken(ratings):
     assert not np.allclose(a, b)
     assert make(ratings, wd=5.).find_lr().trials.loss.equals(b)
 
+def test_on_a_sparse_table_it_stays_near_the_learners_own_rate(ratings):
+    learn = make(ratings, from_means='auto')
+    before = state(learn)
+    assert learn.find_lr().lr < 1.5 * learn.lr and state(learn) == before
+
 def test_any_suggestion_method(ratings):
     def lowest(lrs, losses, num_it): return float(lrs[losses.argmin()]),(0, 0)
     found = make(ratings).find_lr(suggest_funcs=(lowest, partial(valley), SuggestionMethod.Minimum))
@@ -245,7 +251,7 @@ class AllThrees(ItemTransform):
 
 def test_after_batch_transforms_apply(ratings):
     dls = CFDataLoaders.from_df(ratings, valid_pct=0.1, seed=0, device='cpu', after_batch=AllThrees())
-    found = cf_learner(dls, y_range=(0.5, 5.5), seed=0).find_lr()
+    found = cf_learner(dls, y_range=(0.5, 5.5), seed=0, from_means=False).find_lr()
     assert found.trials.loss.min() < .01
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
