@@ -8,7 +8,7 @@ Docs: https://fastcf.github.io/fastcf/rank/sweeps.html.md"""
 __all__ = ['choice_step', 'fit_choices', 'choice_groups', 'start_choices', 'half_sweep', 'sweep_choices']
 
 # %% ../../nbs/rank/00_sweeps.ipynb #f56e7388
-import math
+import math, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import numpy as np
@@ -223,6 +223,7 @@ def calibrate_choices(
 ) -> ChoiceModel: # With its curve
     "Learn the curve from scores to chances"
     if not len(groups.cols): return model
+    if model.users.square().mean() < 1e-10: warnings.warn(f"The vectors of all users are zero: a penalty of {model.penalty:g} outweighs {len(groups.cols):,} choices among {len(model.users):,} users and {len(model.items):,} items, and every list would be drawn by chance. Lower the penalty, or the weight of what was not chosen (unobserved={model.unobserved:g}).")
     g,rows = torch.Generator().manual_seed(seed),groups.rows()
     made = scores_without(model, groups if len(groups.cols) <= sample else some_rows(groups, sample, seed), weights)
     made = made[torch.randperm(len(made), generator=g)[:sample]]

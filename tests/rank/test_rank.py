@@ -125,6 +125,11 @@ def test_compiled_and_plain_steps_agree_with_any_threads(monkeypatch):
 def test_settings_that_are_none(kw):
     with pytest.raises(ValueError, match=next(iter(kw))): fit_choices(torch.tensor([0, 1]), torch.tensor([0, 1]), 2, 2, **kw)
 
+def test_a_penalty_that_leaves_nothing_says_so():
+    pairs = torch.randperm(30 * 40, generator=torch.Generator().manual_seed(0))[:200].sort().values
+    with pytest.warns(UserWarning, match='vectors of all users are zero: a penalty of 30'): fit_choices(pairs // 40, pairs % 40, 30, 40, penalty=30.)
+    with warnings.catch_warnings(): warnings.simplefilter('error'); fit_choices(pairs // 40, pairs % 40, 30, 40)
+
 # --- lists
 
 @pytest.mark.parametrize('order', ['value', 'chance'])
