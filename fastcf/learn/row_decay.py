@@ -35,7 +35,8 @@ class RowDecay(Callback):
     ):
         "Work out how hard each row is pulled, and where to"
         model,dls,self._pulls = learn.model,learn.dls,[]
-        if len(dls.train_ds) == 0 or (share := sparseness(dls)) == 0: return
+        if not hasattr(dls, 'catalog') or getattr(dls, 'train_ds', None) is None or len(dls.train_ds) == 0: return # loaders of another library
+        if (share := sparseness(dls)) == 0: return
         means = getattr(learn, 'means', None) or means_of(dls)
         noisy = max(1., (means.damping[0] * means.damping[1])**.5 / STEADY)
         for side,start in zip(SIDES, mean_biases(means, model.y_range)):

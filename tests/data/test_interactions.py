@@ -66,7 +66,7 @@ def test_faults_are_named_with_rows_and_fix(df, kwargs, words):
     assert (e.value.faults.fix.str.len() > 0).all()
 
 @pytest.mark.parametrize('kwargs,words', [(dict(weight_transform='sqrt'), 'weight_transform: expected'), (dict(weight_transform=0), 'weight_transform'), (dict(weight_transform=True), 'weight_transform'), (dict(duplicates='mean'), "'sum', 'last' or 'error'"),
-                                          (dict(liked='4'), 'liked: expected a rating'), (dict(liked=np.nan), 'liked'), (dict(liked=True), 'liked'), (dict(weight_name='rating', rating_name='rating'), 'ratings already')])
+                                          (dict(liked='4'), 'liked: expected a number'), (dict(liked=np.nan), 'liked'), (dict(liked=True), 'liked'), (dict(weight_name='rating', rating_name='rating'), 'ratings already')])
 def test_arguments_are_checked(kwargs, words):
     with pytest.raises(ValueError, match=words): CFDataLoaders.from_df(pairs().assign(rating=[1, 2, 3, 4, 5, 1]), **{'rating_name': False if 'liked' not in kwargs else None, **kwargs})
 

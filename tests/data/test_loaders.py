@@ -159,7 +159,7 @@ def test_valid_pct(sim, pct):
     with pytest.raises(ValueError, match='valid_pct'): CFDataLoaders.from_df(sim, valid_pct=pct)
 
 @pytest.mark.parametrize('films,error,words', [
-    ('films.csv', TypeError, 'items: expected a pandas DataFrame, got str'), (pd.DataFrame(dict(id=[1], title=['x'])), ValueError, r"rename\(columns=\{'id': 'item'\}\)"),
+    ('films.csv', TypeError, "items: expected a pandas DataFrame, got 'films.csv'"), (pd.DataFrame(dict(id=[1], title=['x'])), ValueError, r"rename\(columns=\{'id': 'item'\}\)"),
     (pd.DataFrame(dict(item=[1, 1], title=['x', 'y'])), ValueError, 'repeated ids'), (pd.DataFrame(dict(item=['1', '2'], title=['x', 'y'])), ValueError, 'none of its ids is in the ratings')])
 def test_metadata_is_checked(sim, films, error, words):
     with pytest.raises(error, match=words): CFDataLoaders.from_df(sim, items=films)
