@@ -69,3 +69,14 @@ def check_interval(
     "`interval` as a share between 0 and 1, or `None`"
     if interval is None or isinstance(interval, (int, float, np.floating)) and 0 < interval < 1: return interval
     raise ValueError(f"interval: expected a share between 0 and 1, such as 0.9, got {interval!r}")
+
+# %% ../../nbs/learn/01_pairs.ipynb #06a60165
+def list_ranges(
+    predict, # Method `predict` of whoever made the list
+    lists:pd.DataFrame, # user, rank, item ...; missing ids where there was nothing to list
+    interval:float # Share of ratings that should fall between `low` and `high`
+) -> pd.DataFrame: # The lists, and `low` and `high`
+    "Lists with the range that the rating of each line should fall into"
+    known = lists[lists.iloc[:, 2].notna()]
+    ranged = predict(known.iloc[:, [0, 2]], interval=interval, unknown='nan') if len(known) else known.assign(low=0., high=0.)
+    return lists.assign(**{n: ranged[n].reindex(lists.index) for n in ('low', 'high')})

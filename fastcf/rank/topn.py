@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..core import check_choice,check_count,check_types,listed,settle,show_progress
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
-from ..learn.pairs import add_spread,check_interval
+from ..learn.pairs import add_spread,check_interval,list_ranges
 from .choice import choices_of_new
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
@@ -167,13 +167,7 @@ def recommend(self:CFLearner,
         rest = np.flatnonzero(rows.numpy() < 0)
         more = _for_unknown(self, [users[j] for j in rest], unknown, min(k, len(out)), out, order)
         res = _in_order(res, more, users, c.user.name)
-    return res if interval is None else _with_range(self, res, interval)
-
-def _with_range(learn, lists, interval):
-    "Lists with the range that the rating of each line should fall into"
-    known = lists[lists.iloc[:, 2].notna()]
-    ranged = learn.predict(known.iloc[:, [0, 2]], interval=interval, unknown='nan') if len(known) else known.assign(low=0., high=0.)
-    return lists.assign(**{n: ranged[n].reindex(lists.index) for n in ('low', 'high')})
+    return res if interval is None else list_ranges(self.predict, res, interval)
 
 def _lists_of_new(learn, new, k, exclude_seen, min_ratings, items, rank_by, interval):
     "Lists of users that were folded in: what their ratings say of taste, and that they chose those items, of their choices"

@@ -18,7 +18,7 @@ from ..core import check_types,SIDES,RatingsError,check_choice,check_count,liste
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
-from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,skip_unknown
+from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,list_ranges,skip_unknown
 from ..rank.best import blocks_of,most_alike
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
@@ -149,10 +149,13 @@ def lists(self:Recommender,
 def recommend(self:Recommender,
     users=None, # A user's id or several; by default everybody with training ratings
     k:int=10, # How many items for each
+    interval:float|None=None, # Share of ratings that should fall between `low` and `high`, such as 0.9
     **kwargs # As for `lists`: `exclude_seen`, `min_ratings`, `items`, `rank_by`, `unknown`
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed
+) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for
     "The best items for some users"
-    return self.lists(users, k, **kwargs).frame()
+    check_interval(interval)
+    res = self.lists(users, k, **kwargs).frame()
+    return res if interval is None else list_ranges(self.predict, res, interval)
 
 # %% ../../nbs/serve/01_recommender.ipynb #503dca5f
 def _similar(self, ids, k, min_ratings, side):

@@ -58,6 +58,7 @@ def answers(o, learn):
     yield o.recommend(users[:2], 3, exclude_seen=False, min_ratings=12)
     yield o.recommend(users[:2], 3, items=items)
     yield o.recommend(users, 5, rank_by='rating')
+    yield o.recommend(users, 5, interval=.8)
     yield o.recommend(users, 5, rank_by='chance')
     yield o.similar_items(items[:3], 4)
     yield o.similar_users(users[:3], 4)
