@@ -219,9 +219,13 @@ def trials(self:_Search, schedule):
     for _ in range(_LOWER):
         if (y1 := self.round(x1, short, schedule)).min() <= _RISE * self.first: break
         x1 = x1 - 4 * _STEP
-    rows = min(self.rows * 2 // 15, (self.rows - self.used - len(self.held)) // 4 - len(self.held)) # the latter where it took more rounds; the means are asked about the rows held back too
     x2 = _vertex(x1, y1, self.first) - .15 + _STEP * np.arange(-1, 2)
-    y2 = self.round(x2, rows, schedule) if np.isfinite(y1).any() else y1
+    y2 = y1
+    for _ in range(_LOWER if np.isfinite(y1).any() else 0): # a few steps of a few rows may bear rates that more steps do not
+        rows = min(self.rows * 2 // 15, (self.rows - self.used - len(self.held)) // 4 - len(self.held)) # the latter where it took more rounds; the means are asked about the rows held back too
+        y2 = self.round(x2, rows, schedule)
+        if np.isfinite(y2).any() or self.rows - self.used < 10 * len(self.held): break
+        x2 = x2 - 4 * _STEP
     if not np.isfinite(y2).any(): raise ValueError(f"find_lr: all trial fits down to a rate of {np.exp(x1[0]):.1e} diverged. Is there a row that makes the loss explode? Nothing was changed.")
     if (best := y2.argmin()) != 1:
         more = x2[best] + _STEP * (best - 1)
