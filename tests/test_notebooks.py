@@ -29,7 +29,7 @@ def run(name):
 # --- comparing
 
 NUMBER = re.compile(r'[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?')
-TIME = re.compile(r'\b\d+:\d\d(?::\d\d)?\b|\d[\d.,]*\s*(?:ns|µs|us|ms|s|sec|seconds?|minutes?|min)\b|\d[\d.,]*\s*(?:times|×|x) (?:faster|slower|quicker|as fast)')
+TIME = re.compile(r'\b\d+:\d\d(?::\d\d)?\b|\b\d{4}-\d\d-\d\d\b|\d[\d.,]*\s*(?:ns|µs|us|ms|s|sec|seconds?|minutes?|min)\b|\d[\d.,]*\s*(?:times|×|x) (?:faster|slower|quicker|as fast)')
 MARKUP = re.compile(r'<style.*?</style>|<!--.*?-->|<progress.*?</progress>[^<]*|<[^>]*>', re.S) # with what stands beside a progress bar that nobody cleared
 CLOCKS = re.compile(r'\btime\.|perf_counter|timeit|%time|seconds')
 
@@ -96,7 +96,7 @@ def cell(source='x', *texts, pictures=0):
     (cell('x', 'rmse 0.907'), cell('x', 'rmse 0.909'), True), (cell('x', 'rmse 0.907'), cell('x', 'rmse 0.997'), False),
     (cell('x', 'user 196'), cell('x', 'film 196'), False), (cell('x', '1 2 3'), cell('x', '1 2'), False), (cell('x', 'a'), cell('x'), False),
     (cell('x', pictures=1), cell('x'), False), (cell('x', pictures=1), cell('x', pictures=1), True),
-    (cell('x', '00:01 took 13 ms'), cell('x', '00:07 took 99 ms'), True), (cell('x', '2.6 times faster'), cell('x', '3.1 times faster'), True), (cell('x', '2.6 times'), cell('x', '3.1 times'), False), (cell('time.perf_counter()', 'ratio 3.5'), cell('time.perf_counter()', 'ratio 4.9'), True),
+    (cell('x', '00:01 took 13 ms'), cell('x', '00:07 took 99 ms'), True), (cell('x', 'saved 2026-11-28, 3 users'), cell('x', 'saved 2027-01-01, 3 users'), True), (cell('x', '2.6 times faster'), cell('x', '3.1 times faster'), True), (cell('x', '2.6 times'), cell('x', '3.1 times'), False), (cell('time.perf_counter()', 'ratio 3.5'), cell('time.perf_counter()', 'ratio 4.9'), True),
     (cell('#| tolerance: 0.1\nx', 'effective size 87, error 0.31'), cell('#| tolerance: 0.1\nx', 'effective size 93, error 0.39'), True), (cell('#| tolerance: 0.1\nx', 'size 87'), cell('#| tolerance: 0.1\nx', 'size 105'), False),
     (cell('x', ' '.join('abcdefghijklmnopqrstu')), cell('x', ' '.join('bacdefghijklmnopqrstu')), True)])
 def test_what_counts_as_the_same(a, b, same): assert (differences(a, b) is None) == same

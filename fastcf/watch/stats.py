@@ -221,7 +221,7 @@ def popularity_correlation(
     seed:int=0 # Seed of the sample
 ) -> float: # From -1 to 1; `nan` if either is constant
     "Spearman's rank correlation with the logarithm of popularity, over rows that were rated"
-    check_shape('counts', counts, *values.shape)
+    check_shape('counts', counts.flatten(), values.numel())
     rows = sample_rows(len(values), check_count('sample', sample), seed)
     v,c = (o.detach().flatten()[rows.to(o.device)].float().cpu().numpy() for o in (values, counts))
     ok = (c > 0) & np.isfinite(v)
