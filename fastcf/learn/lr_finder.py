@@ -305,8 +305,10 @@ def _suggest(funcs, curve):
     n = len(middle)
     ok = (np.arange(n) >= n//10) & np.isfinite(middle)
     lrs,losses = (torch.tensor(o[ok][:-5]).float() for o in (runs.index.to_numpy(), middle))
-    if len(lrs) < 5: return {getattr(f, 'func', f).__name__: float('nan') for f in funcs} # the sweeps ended at once
-    return {getattr(f, 'func', f).__name__: float(f(lrs, losses, n)[0]) for f in funcs}
+    def ask(f):
+        try: return float(f(lrs, losses, n)[0]) if len(lrs) >= 5 else np.nan # the sweeps ended at once
+        except IndexError: return np.nan # too short for fastai's `slide`
+    return {getattr(f, 'func', f).__name__: ask(f) for f in funcs}
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #1d1341f5
 def _check_fit(epochs, schedule, runs):
