@@ -54,7 +54,7 @@ class ChoiceModel:
     unobserved:float=.3 # Weight of a pair without a choice (α₀)
     penalty:float=.01 # Weight of the squared vectors for each unit of evidence (λ)
     curve:tuple=(0., 1.) # Intercept and slope from the log-odds of a score to those of a choice
-    fade:"Fade|None"=None # How older choices of a user fade
+    fade:object=None # How older choices of a user fade, a `Fade`
     rating_range:tuple|None=None # Lowest and highest rating of those choices, if they carry ratings
     lowest:float=1. # What a choice with the lowest rating counts, beside 1 for one with the highest
 
