@@ -145,8 +145,8 @@ def test_lists_against_a_loop(learn, order, k):
         s = settle(c.scores(torch.tensor([row]))[0][free])
         rating = np.clip(learn.predict(u, list(d.catalog.item[free])).prediction.to_numpy(), 1, 5)
         value = np.where(s.numpy() > 0, s.numpy() * (rating - .5) / 4.5, s.numpy()) if order == 'value' else c.chance(s).numpy()
-        mine = got[got.user == u]
-        assert mine[order].to_numpy() == pytest.approx(np.sort(value)[::-1][:k], abs=2e-5) and not set(d.catalog.item.rows(mine.item)) & seen
+        mine = got[got.user == u] # scores are settled to 1e-5, and the curve to chances is some ten times as steep in places
+        assert mine[order].to_numpy() == pytest.approx(np.sort(value)[::-1][:k], abs=2e-4) and not set(d.catalog.item.rows(mine.item)) & seen
 
 def test_value_by_hand():
     c = ChoiceModel(torch.zeros(1, 1), torch.zeros(1, 1), rating_range=(1., 5.))
