@@ -176,9 +176,9 @@ def test_lists_by_value_where_only_the_likeliest_are_weighed():
         value = l.choice.value(s, torch.tensor(l.predict(u, list(l.dls.catalog.item[free])).prediction.to_numpy())).numpy()
         few += np.sort(value)[-5] > np.sort(s.numpy())[-64]
         mine = got[got.user == u]
-        assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=1e-5)
+        assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=5e-5)
         at = pd.Series(value, l.dls.catalog.item[free])
-        assert at[mine.item].to_numpy() == pytest.approx(mine.value.to_numpy(), abs=1e-5)
+        assert at[mine.item].to_numpy() == pytest.approx(mine.value.to_numpy(), abs=5e-5)
     assert 5 < few < len(ids) - 5 # both ways were taken
 
 def test_few_items_and_everybody(learn):
@@ -305,7 +305,7 @@ def test_lists_of_newcomers_against_a_loop(learn):
         s = (c.items[free] @ x).numpy()
         value = np.where(s > 0, s * (np.clip(stars, 1, 5) - .5) / 4.5, s)
         mine = got[got.user == u]
-        assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=2e-5) and not set(mine.item) & set(rated)
+        assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=5e-5) and not set(mine.item) & set(rated)
     assert (got.low < got.prediction).all() and (got.prediction < got.high).all()
     by_rating,own = learn.recommend(new, 5, rank_by='rating'),new.recommend(5)
     assert by_rating.item.tolist() == own.item.tolist() and by_rating.prediction.to_numpy() == pytest.approx(own.prediction.to_numpy(), abs=1e-4)

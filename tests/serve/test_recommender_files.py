@@ -41,7 +41,7 @@ def sum_again(folder):
     names = sorted(p.name for p in folder.iterdir() if p.name not in (SUMS, 'README.md'))
     (folder/SUMS).write_text(''.join(f'{hashlib.sha256((folder/n).read_bytes()).hexdigest()}  {n}\n' for n in names))
 
-def alike(a, b): pd.testing.assert_frame_equal(a, b, rtol=1e-5, atol=1e-5, check_dtype=False)
+def alike(a, b): pd.testing.assert_frame_equal(a, b, rtol=1e-5, atol=1e-4, check_dtype=False) # scores are settled to 1e-5, chances are steeper
 
 # --- the same answers
 
@@ -83,7 +83,7 @@ def test_says_what_the_learner_says(tmp_path, y_range):
     rows = [torch.as_tensor(v.rows(list(top[v.name]))) for v in (learn.dls.catalog.user, learn.dls.catalog.item)]
     score,(low, high) = (c.users[rows[0]] * c.items[rows[1]]).sum(1).numpy(),c.rating_range
     bottom = low - (high - low) / 8
-    assert top.value.to_numpy() == pytest.approx(np.where(score > 0, score * (top.prediction.clip(low, high) - bottom) / (high - bottom), score), abs=1e-5)
+    assert top.value.to_numpy() == pytest.approx(np.where(score > 0, score * (top.prediction.clip(low, high) - bottom) / (high - bottom), score), abs=5e-5)
     assert isinstance(r.predict(r.user.vocab[0], r.item.vocab[0]), float)
 
 def test_says_what_the_learner_says_of_those_a_prior_serves(tmp_path):
