@@ -73,11 +73,18 @@ class Side:
         return self.vectors[:, -1].contiguous()
 
     @cached_property
+    def known(self):
+        "Ids of the rows, then those that only an attached prior knows"
+        if self.attached is None: return self.vocab
+        res = copy.copy(self.vocab)
+        res.ids = res.ids.append(self.attached.ids.ids.difference(res.ids, sort=False))
+        return res
+
+    @cached_property
     def columns(self):
         "As new rows of the other side meet them: ids of the rows, then those that only an attached prior knows; their training ratings; what it believes of those without, and their places in it"
         if self.attached is None: return self.vocab,self.counts,None,None
-        vocab = copy.copy(self.vocab)
-        vocab.ids = vocab.ids.append(self.attached.ids.ids.difference(vocab.ids, sort=False))
+        vocab = self.known
         counts = torch.nn.functional.pad(self.counts, (0, len(vocab) - len(self.counts)))
         new = counts == 0
         return vocab,counts,self.attached.of(vocab.ids[new.numpy()]),torch.where(new, new.cumsum(0) - 1, -1)

@@ -62,7 +62,7 @@ class Recommender(Tables):
     @property
     def all_titles(self) -> np.ndarray|None:
         "The titles of all rows of items, then of those that only an attached prior knows, looked up once"
-        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.columns[0].ids)
+        if self._titles is None and self.items is not None: self._titles = self.titles(self.item.known.ids)
         return self._titles
 
 # %% ../../nbs/serve/01_recommender.ipynb #93ff6fd6
@@ -102,7 +102,7 @@ def candidates(self:Recommender,
     s,least = self.item,max(1, min_ratings)
     if items is not None: ids = pd.Index(listed(items), tupleize_cols=False).unique()
     elif min_ratings in self._candidates: return self._candidates[min_ratings]
-    elif s.attached and min_ratings < 1: ids = s.vocab.ids.append(s.attached.ids.ids.difference(s.vocab.ids, sort=False))
+    elif s.attached and min_ratings < 1: ids = s.known.ids
     else: ids = s.vocab.ids
     rows = self.rows(ids, 'item', 'nan' if s.attached or items is None else 'error')
     keep = (rows < 0) & (s.vocab.rows(ids) < 0) | (s.counts.numpy()[rows] >= least) & (rows >= 0) if items is None else np.full(len(ids), True)
@@ -242,7 +242,7 @@ def _plain_ratings(self, ratings, side):
     "As `_new_ratings`, of a dictionary of known ids and numbers on the scale; `None` for whatever needs a closer look, which takes ten times as long"
     values,(lo, hi),s = list(ratings.values()),self.limits,self.side(other_side(side))
     if not values or not all(type(v) in (int, float) and lo <= v <= hi for v in values): return
-    cols = s.columns[0].rows(list(ratings))
+    cols = s.known.rows(list(ratings))
     if (cols < 0).any() or not (s.serves or s.attached or s.counts.numpy()[cols].all()): return
     return Vocab(['new'], self.side(side).vocab.name),np.zeros(len(cols), 'int64'),cols,np.array(values, 'float32')
 
@@ -267,7 +267,7 @@ def _new_ratings(self, ratings, side='user', unknown='error'):
     if faults: raise RatingsError(faults)
     mine,theirs = (i, u) if side == 'item' else (u, i)
     o = self.side(other_side(side))
-    if o.attached: cols = o.columns[0].rows(theirs) if unknown == 'drop' else o.columns[0].encode(theirs)
+    if o.attached: cols = o.known.rows(theirs) if unknown == 'drop' else o.known.encode(theirs)
     else: cols = self.rows(theirs, other_side(side), 'nan' if unknown == 'drop' else 'error')
     if not (cols >= 0).any(): raise RatingsError([describe_fault(other, f"none of these ratings is of a known {other}", "Pass ratings of ids that have training ratings")])
     mine,values,cols = mine[cols >= 0],values[cols >= 0],cols[cols >= 0]
