@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,check_types,listed,settle,show_progress
+from ..core import check_choice,check_count,check_types,listed,settle,short_repr,show_progress
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
 from ..learn.pairs import add_spread,check_interval,list_ranges
@@ -171,7 +171,7 @@ def recommend(self:CFLearner,
 
 def _lists_of_new(learn, new, k, exclude_seen, min_ratings, items, rank_by, interval):
     "Lists of users that were folded in: what their ratings say of taste, and that they chose those items, of their choices"
-    if new.labels is None or new.labels.side != 'user': raise TypeError(f"users: expected ids, or new users as from learn.fold_in, got {new!r}. Rows that are items have no lists of items.")
+    if new.labels is None or new.labels.side != 'user': raise TypeError(f"users: expected ids, or new users as from learn.fold_in, got {short_repr(new)}. Rows that are items have no lists of items.")
     c,out = _choices(learn, items, min_ratings)
     order,k = _order(learn, rank_by),min(k, len(out))
     if len(new.likelihood) != len(out): raise ValueError(f"users: folded in over {len(new.likelihood):,} items, and there are {len(out):,} to choose from. Fold them in with this learner; items that only an attached prior knows cannot be named here.")

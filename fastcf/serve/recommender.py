@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_types,SIDES,RatingsError,check_choice,check_count,listed,other_side
+from ..core import RatingsError,SIDES,check_choice,check_count,check_types,listed,other_side,short_repr
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
@@ -133,7 +133,7 @@ def lists(self:Recommender,
     unknown:str='error' # What a user without training ratings and without an attached prior gets: 'error' or 'skip'
 ) -> Lists: # For `recommend`, and for the server
     "The best items for some users, as arrays"
-    if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {unknown!r}; 'popular' and 'nan' are for a learner alone")
+    if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {short_repr(unknown)}; 'popular' and 'nan' are for a learner alone")
     if users is None: users = self.user.vocab[np.flatnonzero(self.user.counts.numpy())]
     users,k,order,c,parts = listed(users),check_count('k', k),_order(self, rank_by),self.candidates(items, min_ratings),[]
     rows = self.rows(users, 'user', 'nan' if self.user.attached or unknown == 'skip' else 'error')
