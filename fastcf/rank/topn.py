@@ -19,7 +19,7 @@ from ..core import check_choice,check_count,check_types,listed,settle,short_repr
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
 from ..learn.pairs import add_spread,check_interval,list_ranges
-from .choice import choices_of_new
+from .choice import RANK_BY,choices_of_new
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .best import blocks_of,most_alike,top_scores,top_values
@@ -58,8 +58,6 @@ def _choices(learn, items, min_ratings):
     return replace(c, item=c.item.ids.append(new), items=prior.df),torch.cat([out, out.new_zeros(len(new))])
 
 # %% ../../nbs/rank/03_topn.ipynb #58ff0a4f
-RANK_BY = 'value','rating','chance'
-
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None

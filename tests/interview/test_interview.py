@@ -133,7 +133,23 @@ def test_later_replies_count_and_seen_is_not_recommended(world):
     iv.answer({1: 5, 2: None, 3: 1}).answer({2: 4, 1: None})
     assert iv.replies == {1: None, 2: 4., 3: 1.}
     rec = iv.recommend(200)
-    assert not {2, 3} & set(rec.item) and 1 in set(rec.item) and rec.prediction.is_monotonic_decreasing and (rec['std'] > 0).all()
+    assert not {2, 3} & set(rec.item) and 1 in set(rec.item) and rec['rank'].tolist() == list(range(1, len(rec) + 1)) and (rec['std'] > 0).all()
+
+def test_lists_are_by_value_or_by_either_part_of_it(world):
+    iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1})
+    lists = {o: iv.recommend(200, rank_by=o) for o in ('value', 'rating', 'chance')}
+    for by,column in (('value', 'value'), ('rating', 'prediction'), ('chance', 'chance')):
+        shown = lists[by][column].to_numpy()
+        assert (np.diff(shown) <= 2e-5).all() and set(lists[by].item) == set(lists['value'].item)
+        assert lists[by].sort_values('item').drop(columns='rank').reset_index(drop=True).equals(lists['value'].sort_values('item').drop(columns='rank').reset_index(drop=True))
+    low,high = world['teach'].rating_range
+    bottom,r = low - (high - low) / 8,lists['value']
+    np.testing.assert_allclose(r.value, r.chance * (r.prediction.clip(low, high) - bottom) / (high - bottom), rtol=1e-5)
+    assert not (r.chance.is_monotonic_decreasing or r.prediction.is_monotonic_decreasing)
+    some = iv.recommend(5, interval=.8)
+    assert list(some.columns[-3:]) == ['std', 'low', 'high'] and (some.low <= some.prediction).all() and (some.prediction <= some.high).all()
+    for bad,words in ((dict(rank_by='stars'), 'rank_by: expected'), (dict(interval=9), 'interval: expected'), (dict(k=0), 'k: expected')):
+        with pytest.raises(ValueError, match=words): iv.recommend(**bad)
 
 def test_explanation_is_what_taking_it_back_does(world):
     iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1, 4: 3})
