@@ -1,10 +1,11 @@
 """Lists beside implicit's, EASE's and the most popular items on ML-100K, all items ranked, settings chosen on validation rows.
 
-`python -m benchmarks.ranking` needs the extra `bench`, takes about ten minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` and
+`python -m benchmarks.ranking` needs the extra `bench`, takes about twenty minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` and
 `ranking_lists` alone, on simulated choices, one thread, processor time: what an iteration costs beside implicit's (`--choices`), and lists a second. Two protocols. *last*: each user's last
 rating by (timestamp, row) against all items not in that user's training rows; settings are chosen with the second-to-last held out. *liked*:
 a random tenth is the test, its rows rated 4 and more are right, settings are chosen with a tenth of the training rows held out.
-Every row is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
+*five cuts*: the mean over each user's last five ratings, each with all that came before it, settings chosen on the sixth; `ahead` is by how much NDCG is ahead of the peer
+with the highest, with the standard error over users. Every row of the other protocols is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 """
 import argparse, os, sys, time, warnings
@@ -112,10 +113,10 @@ def learned(dls, seed, kind):
         else: learn.sample_posterior(140, 35, seed=seed, who_rated=kind == 'Gibbs, who rated what')
     return learn
 
-def liked_rows(dls, settings):
+def liked_rows(dls, valid):
     "A row for each learner and order, with how far the order by value is ahead, user by user; the learner is fitted once a seed"
     for kind in ('gradient', 'Gibbs', 'Gibbs, who rated what'):
-        runs,found = [],[]
+        runs,found,settings = [],[],best_value(valid, kind)
         for seed in SEEDS:
             start = time.process_time()
             learn = learned(dls, seed, kind).learn_choice(seed=seed, **settings)
@@ -128,11 +129,11 @@ def liked_rows(dls, settings):
             ahead = dict(ndcg_sd=df.ndcg.std(), value_ahead=less.mean(), value_ahead_se=less.std() / len(less)**.5)
             yield dict(protocol='liked', who=f'fastcf {kind}, by {by}', **df.drop(columns='by').mean(), **ahead, settings=', '.join(f'{k}={v}' for k,v in settings.items()))
 
-def best_value(dls):
-    "Settings of the choice model whose lists by value are best on validation rows, with the ratings of one learner"
-    learn = learned(dls, 0, 'Gibbs')
-    found = [(measures(By(learn.learn_choice(**m.keywords), 'value'), dls, 'liked')['ndcg'], j, m.keywords) for j,m in enumerate(grid(choices, factor_count=(32,), unobserved=(.3, .5), lowest=(.3, .5, 1.)))]
-    return max(found)[2]
+def best_value(dls, kind):
+    "Settings of the choice model whose lists by value are best on validation rows, with the ratings of one learner: means of three seeds of the choice model"
+    learn = learned(dls, 0, kind)
+    score = lambda kw: np.mean([measures(By(learn.learn_choice(seed=s, **kw), 'value'), dls, 'liked')['ndcg'] for s in SEEDS])
+    return max((m.keywords for m in grid(choices, factor_count=(32,), unobserved=(.3, .5), lowest=(.3, .5, 1.))), key=score)
 
 def seconds(f, times, warm=True):
     "Processor time of a call, after a first one where `warm`"
@@ -202,16 +203,34 @@ def main(argv=()):
     if args.only != 'lists': speed(args.choices); list_rates()
     if args.only != 'speed': quality()
 
+PEERS = 'most popular','implicit BPR','implicit iALS','EASE'
+
+def five_rows(ml):
+    "A row for each method: the mean over each user's last five ratings, one seed, and how far it is ahead of the best peer"
+    *cuts,sixth = cut_splitters(6)
+    found,settings = {},{}
+    for times,methods in ((False, LAST), (True, TIMED)):
+        valid,tests = loaders(ml, *sixth(ml.ratings), times),[loaders(ml, *cut(ml.ratings), times) for cut in cuts]
+        for who,makes in methods.items():
+            make = tuned(makes, valid, 'last')
+            found[who] = pd.concat([pd.DataFrame(measures(make(dls, 0), dls, 'last', per_user=True)) for dls in tests]).groupby(level=0).mean() # a row a user
+            settings[who] = ', '.join(f'{k}={v}' for k,v in getattr(make, 'keywords', {}).items())
+    peer = max(PEERS, key=lambda who: found[who].ndcg.mean())
+    for who,o in found.items():
+        less = o.ndcg - found[peer].ndcg
+        yield dict(protocol='five cuts', who=who, **o.mean(), ndcg_se=o.ndcg.std() / len(o)**.5, ahead=less.mean(), ahead_se=less.std() / len(less)**.5, settings=settings[who])
+
 def quality():
     ml,rows = load_ml100k(),[]
     last,before = cut_splitters(2)
     for times,methods in ((False, LAST), (True, TIMED)):
         valid,test = (loaders(ml, *cut(ml.ratings), times) for cut in (before, last))
         rows += [row(who, tuned(makes, valid, 'last'), test, 'last', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in methods.items()]
+    for r in five_rows(ml): print(r, flush=True); rows.append(r)
     p = np.random.default_rng(42).permutation(len(ml.ratings))
     valid,test = loaders(ml, p[:81_000], p[81_000:90_000]),loaders(ml, p[:90_000], p[90_000:])
     rows += [row(who, tuned(makes, valid, 'liked'), test, 'liked', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in LAST.items()]
-    for r in liked_rows(test, best_value(valid)): print(r, flush=True); rows.append(r)
+    for r in liked_rows(test, valid): print(r, flush=True); rows.append(r)
     df = pd.DataFrame(rows).set_index(['protocol', 'who'])
     keep(df, 'ranking')
     print(df.drop(columns='settings').to_string(float_format='%.4f'))

@@ -1,7 +1,7 @@
 "Helpers that every room uses: the best few with ties, arguments by their annotations"
 import inspect
 import numpy as np, pandas as pd, pytest, torch
-from fastcf.core import ArgumentError, check_types, short_repr, stable_topk
+from fastcf.core import ArgumentError, check_count, check_range, check_share, check_types, id_repr, short_repr, stable_topk
 
 def plain_topk(scores, k):
     "Value descending, then row ascending, by Python's own sort"
@@ -60,3 +60,14 @@ def test_a_checked_function_keeps_its_face():
 
 def test_large_things_are_named_by_their_shape():
     assert short_repr(np.zeros((1000, 3))) == 'ndarray of shape (1000, 3)' and len(short_repr('x' * 1000)) == 60
+
+@pytest.mark.parametrize('check,value', [(check_count, np.int64(-2)), (check_count, np.float32(1.5)), (check_share, np.float64(2)), (check_range, (np.int64(5), np.int64(1))), (check_range, [np.float32(1)])])
+def test_messages_show_numbers_as_they_are_typed(check, value):
+    with pytest.raises(ValueError) as e: check('k', value)
+    assert 'np.' not in str(e.value) and str(e.value).endswith(f'got {id_repr(value)}')
+
+def test_no_message_shows_what_came_in_numpys_words():
+    from pathlib import Path
+    import fastcf, re
+    rooms = sorted(Path(fastcf.__file__).parent.rglob('*.py'))
+    assert len(rooms) > 50 and [(p.name, line.strip()) for p in rooms for line in p.read_text(encoding='utf-8').splitlines() if re.search(r'got \{[\w.]+!r\}', line)] == []

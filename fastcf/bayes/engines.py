@@ -14,7 +14,7 @@ import torch
 from torch import Tensor,nn
 from fastai.callback.core import CancelTrainException,Callback
 from fastcore.basics import patch,ifnone
-from ..core import check_types,check_count
+from ..core import check_count,check_types,short_repr
 from ..data.features import metadata_features
 from ..learn.model import EmbeddingDotBias
 from ..learn.learner import CFLearner
@@ -199,7 +199,7 @@ class Gibbs(EpochEngine):
         memory:int=2**28, # Bytes for the kept samples
         seed:int|None=None # Seed of the sampler
     ):
-        if not all(isinstance(o, (int, float, np.number)) and o > 0 for o in time_bins): raise ValueError(f"time_bins: expected widths in seconds above 0, got {time_bins!r}")
+        if not all(isinstance(o, (int, float, np.number)) and o > 0 for o in time_bins): raise ValueError(f"time_bins: expected widths in seconds above 0, got {short_repr(time_bins)}")
         self.burn_in,self.metadata,self.who_rated,self.time_bins = burn_in,metadata,who_rated,tuple(time_bins)
         self.noise_shape,self.keep,self.memory,self.seed = noise_shape,keep,memory,seed
 

@@ -38,7 +38,7 @@ def errors_by_count(self:CFLearner,
     "Errors of ratings by how many training ratings their item or user has"
     check_side(side)
     if not len(edges) or not all(isinstance(o, (int, np.integer)) for o in edges) or list(edges) != sorted(set(edges)):
-        raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {edges!r}")
+        raise ValueError(f"edges: expected numbers of ratings that rise, such as (0, 1, 11, 101), got {short_repr(edges)}")
     df = _validation(self.dls) if df is None else df
     vocab = sides_of(self.dls.catalog, side)[0]
     lost = [o for o in (vocab.name, self.dls.catalog.rating_name) if o not in df]
@@ -111,7 +111,7 @@ def first_ratings(
     "Error against the first ratings of new rows"
     for name,p in (priors or {}).items():
         if not hasattr(p, 'prior'): raise ArgumentError(f"priors: expected a MetadataPrior or ProxyQuestions for {name!r}, got {short_repr(p)}")
-    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in counts): raise ValueError(f"counts: expected numbers of ratings from 0 on, got {counts!r}")
+    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in counts): raise ValueError(f"counts: expected numbers of ratings from 0 on, got {short_repr(counts)}")
     check_range('rating_range', rating_range)
     new,res = Arrivals(learn, answers, test, side, seed),[]
     y = torch.tensor(new.test[new.rating].to_numpy(dtype='float32'))

@@ -17,7 +17,7 @@ from torch import Tensor,nn
 from fastai.data.core import TfmdDL
 from fastai.torch_core import display_df
 from fastcore.basics import patch
-from ..core import check_types
+from ..core import check_types,short_repr
 from .vocab import Vocab
 
 # %% ../../nbs/data/08_batches.ipynb #aaf78a65
@@ -108,7 +108,7 @@ class RatingsDL(TfmdDL):
         num_workers:int=0, # Not used: a worker would cost more than the cutting
         **kwargs # As for fastai's `DataLoader`: `n`, `after_batch`, `before_iter`, `after_iter` ...
     ):
-        if not (isinstance(bs, (int, np.integer)) and bs > 0): raise ValueError(f"bs: expected a whole number of rows above 0, got {bs!r}")
+        if not (isinstance(bs, (int, np.integer)) and bs > 0): raise ValueError(f"bs: expected a whole number of rows above 0, got {short_repr(bs)}")
         if kwargs.get('n') is not None: kwargs['n'] = min(kwargs['n'], len(dataset))
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, drop_last=drop_last, device=device, **kwargs)
         if seed is not None: self.rng = random.Random(seed)

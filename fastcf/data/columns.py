@@ -63,7 +63,7 @@ SPELLINGS = dict(
         place placeid venue venueid game gameid app appid anime animeid show showid video videoid course courseid beer beerid joke jokeid
         itemkey content contentid itemname productname title itemtitle movietitle""".split(),
     rating="""rating ratings score scores stars star overall grade userrating starrating reviewrating
-        reviewscore userscore ratingvalue""".split())
+        reviewscore userscore ratingvalue bookrating movierating filmrating itemrating productrating overallrating ratingscore""".split())
 
 def role_of(
     column # Name of a column

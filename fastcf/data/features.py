@@ -67,8 +67,9 @@ def _separator(s):
     for sep in ('|', ';', ' / ', ', ', ','):
         cells = [[v.strip() for v in o.split(sep)] for o in texts]
         parts = [v for o in cells for v in o]
-        several = sum(len(o) > 1 for o in cells)
-        if several > .3 * len(texts) and len(set(parts)) < .5 * len(set(texts)) and max(map(len, parts)) <= 40: return sep
+        several,kinds = sum(len(o) > 1 for o in cells),set(texts)
+        shared = len(set(parts)) < (sum(o.count(sep) + 1 for o in kinds) if sep == '|' else .5 * len(kinds)) # other marks stand in sentences too
+        if several > .3 * len(texts) and shared and max(map(len, parts)) <= 40: return sep
 
 def _warn_joined(df):
     "Warn of columns of text that hold several values in a cell"

@@ -11,7 +11,7 @@ __all__ = ['holds_interactions', 'transform_weights', 'check_interactions']
 import warnings
 import numpy as np
 import pandas as pd
-from ..core import RatingsError,id_repr
+from ..core import RatingsError,id_repr,short_repr
 from .columns import as_pandas,ask,describe_fault,find_columns,find_time,is_time_name,listed_names
 from .checks import clean_ids,clean_values,find_size_faults,warn_heavy_tail
 
@@ -70,7 +70,7 @@ def transform_weights(
     if transform == 'log1p': return np.log2(1 + w)
     if transform == 'capped': return np.minimum(w, 10 * np.median(w))
     if isinstance(transform, (int, float, np.number)) and not isinstance(transform, bool) and transform > 0: return np.minimum(w, transform)
-    raise ValueError(f"weight_transform: expected 'none', 'log1p', 'capped' or a number above 0, got {transform!r}")
+    raise ValueError(f"weight_transform: expected 'none', 'log1p', 'capped' or a number above 0, got {short_repr(transform)}")
 
 # %% ../../nbs/data/07_interactions.ipynb #88f0a17f
 def check_interactions(
@@ -87,7 +87,7 @@ def check_interactions(
 ) -> pd.DataFrame: # User, item, weight, then the other columns; `.attrs['repairs']` says what was changed
     "Clean interactions, or one `RatingsError` that lists every fault with its rows and the fix"
     if duplicates not in ('sum', 'last', 'error'):
-        raise ValueError(f"duplicates: expected 'sum', 'last' or 'error' for interactions, got {duplicates!r}")
+        raise ValueError(f"duplicates: expected 'sum', 'last' or 'error' for interactions, got {short_repr(duplicates)}")
     transform_weights(np.ones(1), weight_transform) # is the argument one?
     df = as_pandas(df)
     user,item = find_columns(df, user_name, item_name, rating=False)
@@ -132,7 +132,7 @@ def _weights(df, weight_name, faults, notes):
 def _keep_liked(df, names, liked, rating_range, faults, notes):
     "The rows that are rated `liked` or higher"
     if isinstance(liked, bool) or not isinstance(liked, (int, float, np.number)) or not np.isfinite(liked):
-        raise ValueError(f"liked: expected a rating, such as 4, got {liked!r}")
+        raise ValueError(f"liked: expected a rating, such as 4, got {short_repr(liked)}")
     rating = find_columns(df, *names)[2]
     values,more = clean_values(df[rating], rating_range, faults)
     if faults: return df

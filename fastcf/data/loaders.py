@@ -8,7 +8,7 @@ Docs: https://fastcf.github.io/fastcf/data/loaders.html.md"""
 __all__ = ['CFDataLoaders', 'Classes']
 
 # %% ../../nbs/data/10_loaders.ipynb #5b09d09a
-import warnings
+import inspect,warnings
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def _split(df, splitter, valid_pct, seed):
     "Positions of training and validation rows; as fastai's `RandomSplitter` unless there is a `splitter`"
     n = len(df)
     if splitter is None:
-        if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {valid_pct!r}")
+        if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {short_repr(valid_pct)}")
         g = torch.Generator()
         idx = torch.randperm(n, generator=g.manual_seed(seed) if seed is not None else None).numpy()
         cut = int(valid_pct * n)
@@ -158,6 +158,7 @@ class CFDataLoaders(DataLoaders):
 def _why_unread(csv, read_kwargs, error):
     "Why a file could not be read, and the call that would read it"
     call = whole_call(csv, read_kwargs)
+    if isinstance(error, pd.errors.EmptyDataError): return f"csv: {csv} holds no table: it is empty, or skiprows leaves nothing of it"
     if isinstance(error, UnicodeDecodeError):
         fault,fix = f"{csv} is not in UTF-8 ({error})","Most such files are in read_kwargs=dict(encoding='cp1252')."
     else:
@@ -166,6 +167,11 @@ def _why_unread(csv, read_kwargs, error):
     return f"csv: {fault}. " + (f"By its first lines: {call}" if call else fix)
 
 # %% ../../nbs/data/10_loaders.ipynb #20877917
+def _for_pandas(read, read_kwargs, kwargs):
+    "(arguments of `read`, arguments of `from_df`), wherever they were given"
+    known = inspect.signature(read).parameters
+    return {**(read_kwargs or {}), **{k: v for k,v in kwargs.items() if k in known}},{k: v for k,v in kwargs.items() if k not in known}
+
 ON_DISK = {} # `loaders`, a function that makes loaders of ratings that stay on disk: from `fastcf.scale.stream`
 
 # %% ../../nbs/data/10_loaders.ipynb #96850383
@@ -174,11 +180,12 @@ ON_DISK = {} # `loaders`, a function that makes loaders of ratings that stay on 
 def from_csv(cls:CFDataLoaders,
     csv, # A path, an address or an open file
     read_kwargs:dict=None, # Arguments for `pd.read_csv`, such as `dict(sep=';', decimal=',')`
-    **kwargs # As for `from_df`
+    **kwargs # As for `from_df`; arguments of `pd.read_csv` may stand here too
 ): # `CFDataLoaders`
     "Loaders from a CSV file of ratings or interactions; where it does not read as one, the error says the whole call"
-    try: df = pd.read_csv(csv, **(read_kwargs or {}))
-    except (pd.errors.ParserError, UnicodeDecodeError) as e: raise ValueError(_why_unread(csv, read_kwargs, e)) from e
+    read_kwargs,kwargs = _for_pandas(pd.read_csv, read_kwargs, kwargs)
+    try: df = pd.read_csv(csv, **read_kwargs)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(_why_unread(csv, read_kwargs, e)) from e
     try: return cls.from_df(df, **kwargs)
     except RatingsError as e:
         form = e.faults.fix.str.contains('read_csv') | (e.faults.column == repr('columns')) # of the file, not of its rows
@@ -203,16 +210,17 @@ def from_parquet(cls:CFDataLoaders,
     parquet, # A path, an address or an open file; or a folder of files
     read_kwargs:dict=None, # Arguments for `pd.read_parquet`, such as `dict(columns=['user', 'item', 'rating'])`
     folder:str|Path=None, # Where to leave the ratings, numbered, instead of in memory: with it this is `stream_parquet`
-    **kwargs # As for `from_df`, or with `folder` as for `stream_parquet`
+    **kwargs # As for `from_df`, or with `folder` as for `stream_parquet`; arguments of `pd.read_parquet` may stand here too
 ): # `CFDataLoaders`
     "Loaders from a Parquet file of ratings, or a folder of them; needs the extra `parquet`"
     if folder is not None:
         if read_kwargs: raise TypeError("read_kwargs: pandas does not read what stays on disk. Leave it out, and name columns by user_name, item_name and rating_name.")
         if not ON_DISK: raise ImportError("folder: what leaves ratings on disk is in a room of its own. import fastcf.scale.stream, or fastcf.all")
         return ON_DISK['loaders'](cls, parquet, folder, **kwargs)
+    read_kwargs,kwargs = _for_pandas(pd.read_parquet, read_kwargs, kwargs)
     try: _warn_if_large(parquet)
     except (ImportError, OSError, ValueError): pass # pandas says it better
-    try: df = pd.read_parquet(parquet, **(read_kwargs or {}))
+    try: df = pd.read_parquet(parquet, **read_kwargs)
     except ImportError as e: raise ImportError("Parquet files are read by pyarrow: pip install 'fastcf[parquet]'") from e
     return cls.from_df(df, **kwargs)
 

@@ -17,7 +17,7 @@ from urllib.request import Request,urlopen
 import numpy as np
 import pandas as pd
 from fastai.data.external import URLs,fastai_path
-from ..core import check_count,check_range,check_types,show_progress
+from ..core import check_count,check_range,check_types,short_repr,show_progress
 
 # %% ../../nbs/data/00_sources.ipynb #70a848df
 _URL = URLs.ML_100k
@@ -262,7 +262,7 @@ def simulate_ratings(
     sizes = dict(user_count=user_count, item_count=item_count, rating_count=rating_count, factor_count=factor_count)
     for name,n in sizes.items(): check_count(name, n)
     for name,n in dict(noise=noise, skew=skew, step=step or 0).items():
-        if n < 0: raise ValueError(f"{name}: expected a number from 0, got {n!r}")
+        if n < 0: raise ValueError(f"{name}: expected a number from 0, got {short_repr(n)}")
     if rating_count > user_count * item_count:
         raise ValueError(f"rating_count: {rating_count:,} is more than the {user_count * item_count:,} pairs "
                          f"of {user_count:,} users and {item_count:,} items")

@@ -23,7 +23,7 @@ from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their 
 from fastcore.basics import patch,ifnone
 from fastcore.foundation import L
 from fastcore.meta import delegates
-from ..core import check_types,RatingsError,id_repr
+from ..core import RatingsError,check_types,id_repr,short_repr
 from ..data.loaders import CFDataLoaders
 from .learned import Learned
 from .model import EmbeddingDotBias,check_model,model_device
@@ -193,7 +193,7 @@ def ranking_loss(
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe28d
 def _starts_at_means(from_means, dls, brought, loss_func):
     "Whether a learner of ratings starts at their means; by default where the table is sparse and the loss is the squared error"
-    if isinstance(from_means, str) and from_means != 'auto': raise ValueError(f"from_means: expected True, False or 'auto', got {from_means!r}")
+    if isinstance(from_means, str) and from_means != 'auto': raise ValueError(f"from_means: expected True, False or 'auto', got {short_repr(from_means)}")
     if brought or dls.is_interactions: return False
     return loss_func is None and sparseness(dls) > 0 if from_means == 'auto' else bool(from_means)
 

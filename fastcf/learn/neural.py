@@ -12,7 +12,7 @@ import torch
 from torch import LongTensor,Tensor,nn
 from fastai.layers import LinBnDrop
 from fastai.tabular.model import emb_sz_rule
-from ..core import check_range
+from ..core import check_range,short_repr
 from .model import get_embeddings
 
 # %% ../../nbs/learn/06_neural.ipynb #cc6565ff
@@ -29,7 +29,7 @@ class EmbeddingLayers(nn.Module):
     ):
         super().__init__()
         if emb_szs is None: emb_szs = emb_sz_rule(user_count),emb_sz_rule(item_count)
-        if len(emb_szs) != 2: raise ValueError(f"emb_szs: expected two sizes, of users' and items' vectors, got {emb_szs!r}")
+        if len(emb_szs) != 2: raise ValueError(f"emb_szs: expected two sizes, of users' and items' vectors, got {short_repr(emb_szs)}")
         self.y_range = check_range('y_range', y_range)
         self.user_table,self.item_table = get_embeddings(user_count, emb_szs[0]),get_embeddings(item_count, emb_szs[1])
         sizes = [sum(emb_szs), *layers]

@@ -49,7 +49,7 @@ def table_optimizer(
     sparse:bool|str='auto' # Touch only a batch's rows: `True`, `False`, or 'auto' for tables of more than `LARGE` numbers
 ): # A function that makes optimizers
     "The optimizer for a model, by the size of its tables"
-    if sparse not in (True, False, 'auto'): raise ValueError(f"sparse: expected True, False or 'auto', got {sparse!r}")
+    if sparse not in (True, False, 'auto'): raise ValueError(f"sparse: expected True, False or 'auto', got {short_repr(sparse)}")
     knows_rows = getattr(getattr(opt_func, 'func', opt_func), 'rowwise', False)
     if sparse == 'auto': sparse = knows_rows or (opt_func is None and bool(ROWWISE) and sum(p.numel() for p in model.parameters()) > LARGE)
     if not sparse: return FusedAdam if opt_func is None else opt_func

@@ -11,7 +11,7 @@ __all__ = ['add_spread', 'check_interval']
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
-from ..core import listed
+from ..core import listed,short_repr
 from ..data.columns import as_pandas,match_columns
 
 # %% ../../nbs/learn/01_pairs.ipynb #9a1e0005
@@ -68,7 +68,7 @@ def check_interval(
 ): # The same
     "`interval` as a share between 0 and 1, or `None`"
     if interval is None or isinstance(interval, (int, float, np.floating)) and 0 < interval < 1: return interval
-    raise ValueError(f"interval: expected a share between 0 and 1, such as 0.9, got {interval!r}")
+    raise ValueError(f"interval: expected a share between 0 and 1, such as 0.9, got {short_repr(interval)}")
 
 # %% ../../nbs/learn/01_pairs.ipynb #06a60165
 def list_ranges(

@@ -22,7 +22,7 @@ MEASURES = dict(ndcg=ndcg, recall=recall, capped_recall=capped_recall, hit_rate=
 def _measure(name):
     "The function of a name, or the function itself"
     if callable(name) and hasattr(name, '__name__'): return name.__name__,name
-    if not isinstance(name, str) or name not in MEASURES: raise ValueError(f"metrics: expected some of {', '.join(map(repr, MEASURES))}, or functions of lists, test and k, got {name!r}")
+    if not isinstance(name, str) or name not in MEASURES: raise ValueError(f"metrics: expected some of {', '.join(map(repr, MEASURES))}, or functions of lists, test and k, got {short_repr(name)}")
     return name,MEASURES[name]
 
 def _measures(metrics):

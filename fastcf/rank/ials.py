@@ -11,7 +11,7 @@ __all__ = ['choice_weights', 'has_ratings', 'IALS']
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_count,check_id,check_types,show_progress
+from ..core import check_count,check_id,check_types,short_repr,show_progress
 from ..learn.learner import CFLearner
 from ..bayes.engines import EpochEngine
 from .choice import ChoiceModel,explain_choice
@@ -47,9 +47,9 @@ class IALS(EpochEngine):
         steps:int=4, # Steps of conjugate gradients a row and epoch
         seed:int=0 # Seed of the items' first vectors
     ):
-        if not (recency is None or isinstance(recency, str) and recency == 'auto' or isinstance(recency, Fade)): raise TypeError(f"recency: expected a Fade, None or 'auto', got {recency!r}")
+        if not (recency is None or isinstance(recency, str) and recency == 'auto' or isinstance(recency, Fade)): raise TypeError(f"recency: expected a Fade, None or 'auto', got {short_repr(recency)}")
         self.factor_count,self.unobserved,self.penalty = factor_count,unobserved,penalty
-        if not 0 < lowest <= 1: raise ValueError(f"lowest: expected a number above 0, at most 1, got {lowest!r}")
+        if not 0 < lowest <= 1: raise ValueError(f"lowest: expected a number above 0, at most 1, got {short_repr(lowest)}")
         self.lowest,self.recency,self.seed = lowest,recency,seed
         self.steps = check_count('steps', steps)
 

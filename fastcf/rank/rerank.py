@@ -10,7 +10,7 @@ __all__ = ['mmr', 'dpp', 'genre_shares', 'miscalibration', 'calibrate']
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a0002
 import numpy as np
 import pandas as pd
-from ..core import check_columns,check_count,check_share,check_types
+from ..core import check_columns,check_count,check_share,check_types,short_repr
 from .metrics import check_numbers
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a0007
@@ -83,7 +83,7 @@ def mmr(
     return _rerank(lists, vectors, k, method, score, user_name, item_name)
 
 def _check_weight(name, value):
-    if not 0 <= value <= 1: raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
+    if not 0 <= value <= 1: raise ValueError(f"{name}: expected a number from 0 to 1, got {short_repr(value)}")
 
 # %% ../../nbs/rank/08_rerank.ipynb #7e4a000c
 @check_types

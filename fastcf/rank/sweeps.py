@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from ..core import check_types,HAS_NUMBA,check_count,compiled
+from ..core import HAS_NUMBA,check_count,check_types,compiled,short_repr
 from ..bayes.posterior import RatingsCSR,dots,group_ratings,quadratic_form,ranges
 from .choice import ChoiceModel,choice_posterior,log_odds
 
@@ -148,7 +148,7 @@ def start_choices(
 ):
     "A model that knows nothing: items at random, users at zero"
     for name,value in dict(unobserved=unobserved, penalty=penalty).items():
-        if not (isinstance(value, (int, float)) and 0 < value < math.inf): raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+        if not (isinstance(value, (int, float)) and 0 < value < math.inf): raise ValueError(f"{name}: expected a number above 0, got {short_repr(value)}")
     k = check_count('factor_count', factor_count)
     items = torch.randn(item_count, k, generator=torch.Generator().manual_seed(seed)) * .1 / k**.5
     return ChoiceModel(torch.zeros(user_count, k), items, unobserved, penalty)

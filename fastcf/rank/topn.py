@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,check_types,listed,settle,show_progress
+from ..core import check_choice,check_count,check_types,listed,settle,short_repr,show_progress
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
 from ..learn.pairs import add_spread,check_interval,list_ranges
-from .choice import choices_of_new
+from .choice import RANK_BY,choices_of_new
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .best import blocks_of,most_alike,Products,top_scores,top_values
@@ -59,8 +59,6 @@ def _choices(learn, items, min_ratings):
     return replace(c, item=c.item.ids.append(new), items=prior.df),torch.cat([out, out.new_zeros(len(new))])
 
 # %% ../../nbs/rank/03_topn.ipynb #58ff0a4f
-RANK_BY = 'value','rating','chance'
-
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
@@ -172,7 +170,7 @@ def recommend(self:CFLearner,
 
 def _lists_of_new(learn, new, k, exclude_seen, min_ratings, items, rank_by, interval):
     "Lists of users that were folded in: what their ratings say of taste, and that they chose those items, of their choices"
-    if new.labels is None or new.labels.side != 'user': raise TypeError(f"users: expected ids, or new users as from learn.fold_in, got {new!r}. Rows that are items have no lists of items.")
+    if new.labels is None or new.labels.side != 'user': raise TypeError(f"users: expected ids, or new users as from learn.fold_in, got {short_repr(new)}. Rows that are items have no lists of items.")
     c,out = _choices(learn, items, min_ratings)
     order,k = _order(learn, rank_by),min(k, len(out))
     if len(new.likelihood) != len(out): raise ValueError(f"users: folded in over {len(new.likelihood):,} items, and there are {len(out):,} to choose from. Fold them in with this learner; items that only an attached prior knows cannot be named here.")

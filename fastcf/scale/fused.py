@@ -12,7 +12,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
-from ..core import SIDES,check_count,check_types,compiled
+from ..core import SIDES,check_count,check_types,compiled,short_repr
 from ..bayes.engines import EpochEngine
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
@@ -72,9 +72,9 @@ class FusedSGD(EpochEngine):
         pct_start:float=0.1, # Share of the fit in which the rate rises
         threads:int=1 # Threads; with more than one no two runs are quite the same
     ):
-        if not lr > 0: raise ValueError(f"lr: expected a number above 0, got {lr!r}")
-        if not (wd >= 0 and wd_bias >= 0): raise ValueError(f"wd, wd_bias: expected numbers from 0 on, got {wd!r} and {wd_bias!r}")
-        if not 0 < pct_start < 1: raise ValueError(f"pct_start: expected a share between 0 and 1, got {pct_start!r}")
+        if not lr > 0: raise ValueError(f"lr: expected a number above 0, got {short_repr(lr)}")
+        if not (wd >= 0 and wd_bias >= 0): raise ValueError(f"wd, wd_bias: expected numbers from 0 on, got {short_repr(wd)} and {short_repr(wd_bias)}")
+        if not 0 < pct_start < 1: raise ValueError(f"pct_start: expected a share between 0 and 1, got {short_repr(pct_start)}")
         self.lr,self.wd,self.wd_bias,self.pct_start,self.threads = lr,wd,wd_bias,pct_start,check_count('threads', threads)
 
     def begin(self):

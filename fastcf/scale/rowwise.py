@@ -283,7 +283,7 @@ class RowwiseAdam(RowwiseOptimizer):
         eps:float=1e-5, # Added to the denominator, above 0
         wd:float=0. # Decoupled weight decay
     ):
-        if not eps > 0: raise ValueError(f"eps: expected a number above 0, got {eps!r}")
+        if not eps > 0: raise ValueError(f"eps: expected a number above 0, got {short_repr(eps)}")
         super().__init__(params, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def _debias(self, state, hyper): return 1 - hyper['mom']**state['step'],math.sqrt(1 - hyper['sqr_mom']**state['step'])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from fastai.torch_core import default_device,num_distrib,rank_distrib
 from fastcore.basics import patch
-from ..core import RatingsError,check_count,check_types,show_progress
+from ..core import RatingsError,check_count,check_types,short_repr,show_progress
 from ..data.vocab import Vocab
 from ..data.files import parquet_files
 from ..data.columns import find_columns
@@ -77,7 +77,7 @@ def encode_ratings(
     seed:int=0 # Seed of that choice
 ) -> Path: # The folder
     "Number the ids of Parquet files once, and write their ratings in 12 bytes each"
-    if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {valid_pct!r}")
+    if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {short_repr(valid_pct)}")
     pa,pc,pq = _arrow()
     files,folder = parquet_files(parquet),Path(folder)
     if not folder.name: raise ValueError(f"folder: expected the path of a folder for numbered ratings, got {str(folder)!r}")
@@ -137,7 +137,7 @@ class StreamDL(RatingsDL):
         super().__init__(dataset, bs=bs, shuffle=shuffle, drop_last=drop_last, **kwargs)
         self.window,self.block = max(check_count('window', window), check_count('block', block)),block
         self.rank,self.world = rank_distrib() if rank is None else rank,(num_distrib() or 1) if world is None else world
-        if not 0 <= self.rank < self.world: raise ValueError(f"rank: expected a number from 0 to {self.world - 1}, got {self.rank!r}")
+        if not 0 <= self.rank < self.world: raise ValueError(f"rank: expected a number from 0 to {self.world - 1}, got {short_repr(self.rank)}")
         self.start = 0
         if self.world > 1 and not drop_last and self._steps() > self.n // self.world:
             raise ValueError(f"StreamDL: {self.n} rows are too few for {self.world} processes, some would have a step without rows. Take fewer processes.")

@@ -21,7 +21,7 @@ from fastai.learner import CancelEpochException,Learner,Recorder
 from fastai.callback.core import TrainEvalCallback
 from fastcore.basics import patch
 from fastcore.foundation import L
-from ..core import check_types,check_count
+from ..core import check_count,check_types,short_repr
 from ..learn.learner import CFLearner
 from .format import sync
 from .files import data_fingerprint,vocab_fingerprint
@@ -212,7 +212,7 @@ def _interval(every):
     "Steps and seconds between checkpoints, of which one is `None`; both are for 'epoch'"
     if every == 'epoch': return None,None
     if isinstance(every, str) and (m := re.fullmatch(r'([\d.]+) *([a-z]+?)s?', every)) and m[2] in _UNITS: return None,float(m[1]) * _UNITS[m[2]]
-    if isinstance(every, str): raise ValueError(f"every: expected 'epoch', a number of steps, or a time such as '10 min', got {every!r}")
+    if isinstance(every, str): raise ValueError(f"every: expected 'epoch', a number of steps, or a time such as '10 min', got {short_repr(every)}")
     return check_count('every', every),None
 
 # %% ../../nbs/serve/04_checkpoint.ipynb #87af272a
@@ -226,7 +226,7 @@ class CheckpointCallback(Callback):
         keep:int=2, # How many to keep: the last ones
         resume=False # 'auto' goes on from the last checkpoint if there is one, True if there has to be one; False starts anew and removes those that are there
     ):
-        if resume not in (False, True, 'auto'): raise ValueError(f"resume: expected 'auto', True or False, got {resume!r}")
+        if resume not in (False, True, 'auto'): raise ValueError(f"resume: expected 'auto', True or False, got {short_repr(resume)}")
         (self.steps,self.seconds),self.keep,self.resume,self.start = _interval(every),check_count('keep', keep),resume,(0, 0)
         self.folder,self.every = Path(folder),every
 

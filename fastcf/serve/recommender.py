@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import check_types,SIDES,RatingsError,check_choice,check_count,listed,other_side
+from ..core import RatingsError,SIDES,check_choice,check_count,check_types,listed,other_side,short_repr
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,list_ranges,skip_unknown
 from ..rank.best import blocks_of,most_alike
+from ..rank.choice import RANK_BY
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
 from .lists import Candidates,Lists,together,top_of
@@ -115,7 +116,7 @@ def candidates(self:Recommender,
 
 def _order(self, rank_by):
     "What a list is ordered by"
-    if rank_by is not None: check_choice('rank_by', rank_by, ('value', 'rating', 'chance'))
+    if rank_by is not None: check_choice('rank_by', rank_by, RANK_BY)
     if self.choice is None and rank_by in ('value', 'chance'): raise ValueError(f"rank_by: {rank_by!r} needs a choice model, and this recommender was saved without one. Pass rank_by='rating'.")
     return rank_by or ('rating' if self.choice is None else 'value')
 
@@ -133,7 +134,7 @@ def lists(self:Recommender,
     unknown:str='error' # What a user without training ratings and without an attached prior gets: 'error' or 'skip'
 ) -> Lists: # For `recommend`, and for the server
     "The best items for some users, as arrays"
-    if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {unknown!r}; 'popular' and 'nan' are for a learner alone")
+    if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {short_repr(unknown)}; 'popular' and 'nan' are for a learner alone")
     if users is None: users = self.user.vocab[np.flatnonzero(self.user.counts.numpy())]
     users,k,order,c,parts = listed(users),check_count('k', k),_order(self, rank_by),self.candidates(items, min_ratings),[]
     rows = self.rows(users, 'user', 'nan' if self.user.attached or unknown == 'skip' else 'error')

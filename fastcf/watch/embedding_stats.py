@@ -17,7 +17,7 @@ from fastai.callback.core import Callback,CancelFitException
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core import check_types,listed
+from ..core import check_types,listed,short_repr
 from .stats import alignment,flat,sample_rows,table_stats,update_ratio
 from .tables import TrainingColumns,embedding_tables,input_columns,link_range,really_fits
 from .diagnosis import KINDS,View,diagnose
@@ -146,7 +146,7 @@ class EmbeddingStats(Callback):
         seed:int=0 # Seed of the samples
     ):
         if not (isinstance(every, str) and every == 'epoch' or isinstance(every, int) and every > 0):
-            raise ValueError(f"every: expected 'epoch' or a number of steps above 0, got {every!r}")
+            raise ValueError(f"every: expected 'epoch' or a number of steps above 0, got {short_repr(every)}")
         show,stop_on = listed(show, 'show'),listed(stop_on, 'stop_on')
         unknown = [o for o in stop_on if not isinstance(o, str) or o not in KINDS]
         if unknown: raise ValueError(f"stop_on: there is no kind {unknown[0]!r}; there are {list(KINDS)}")

@@ -12,7 +12,7 @@ import importlib,io,os
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core import check_types
+from ..core import check_types,short_repr
 
 # %% ../../nbs/watch/03_sinks.ipynb #d79649e8
 class Sink:
@@ -161,5 +161,5 @@ def as_sinks(
     if isinstance(to, (list, tuple)): return [s for o in to for s in as_sinks(o)]
     if isinstance(to, Sink): return [to]
     if isinstance(to, (str, Path)) and str(to).endswith('.csv'): return [CSVSink(to)]
-    raise TypeError(f"to: expected a Sink, a path that ends in .csv, or a list of these, got {to!r}. "
+    raise TypeError(f"to: expected a Sink, a path that ends in .csv, or a list of these, got {short_repr(to)}. "
                     "For TensorBoard pass TensorBoardSink(), for Weights & Biases WandBSink().")

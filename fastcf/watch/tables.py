@@ -229,8 +229,8 @@ class AverageTables(Callback):
         tables=None # Names of the tables, by default all
     ):
         super().__init__()
-        if not 0 <= decay < 1: raise ValueError(f"decay: expected a number from 0 up to 1, got {decay!r}")
-        if every < 1: raise ValueError(f"every: expected a number of steps above 0, got {every!r}")
+        if not 0 <= decay < 1: raise ValueError(f"decay: expected a number from 0 up to 1, got {short_repr(decay)}")
+        if every < 1: raise ValueError(f"every: expected a number of steps above 0, got {short_repr(every)}")
         self.decay,self.every,self.names,self._mean,self._kept = decay,every,tables,{},{}
 
     def _weights(self): return {n: t.weight for n,t in embedding_tables(self.learn.model, self.names).items()}

@@ -35,7 +35,7 @@ def test_no_spelling_has_two_roles(): assert len(set(sum(SPELLINGS.values(), [])
 @pytest.mark.parametrize('columns,want', [
     ('userId movieId rating timestamp', 'userId movieId rating'), ('reviewerID asin reviewerName helpful reviewText overall', 'reviewerID asin overall'),
     ('user_id book_id review_id rating', 'user_id book_id rating'), ('a b c d', 'a b c'), ('user title movieId rating', 'user movieId rating'), ('Item User Stars', 'User Item Stars'),
-    ('rating score user item', 'user item rating'), ('customer product qty score', 'customer product score'), ('person film stars', 'person film stars'), ('u film stars', 'u film stars')])
+    ('rating score user item', 'user item rating'), ('customer product qty score', 'customer product score'), ('person film stars', 'person film stars'), ('u film stars', 'u film stars'), ('User-ID ISBN Book-Rating', 'User-ID ISBN Book-Rating'), ('movie_rating movie_id user_id', 'user_id movie_id movie_rating')])
 def test_real_headers(columns, want): assert find_columns(pd.DataFrame([[1] * len(columns.split())], columns=columns.split())) == want.split()
 
 @pytest.mark.parametrize('columns,words', [

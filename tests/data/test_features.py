@@ -84,3 +84,7 @@ def test_text_with_separators_of_its_own_is_left_alone(values):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         MetadataEncoder(pd.DataFrame(dict(id=range(len(values)), v=values)))
+
+@pytest.mark.parametrize('genres', [['Drama|Comedy', 'Action|War', 'Drama|War', 'Comedy|Romance'], ['Drama|Comedy', 'Drama']])
+def test_bars_that_join_are_warned_of_in_a_small_table_too(genres):
+    with pytest.warns(UserWarning, match="most cells hold several values with '|'"): MetadataEncoder(pd.DataFrame(dict(id=range(60), genres=(genres * 30)[:60])))

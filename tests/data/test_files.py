@@ -49,3 +49,17 @@ def test_any_bytes_are_looked_at_without_a_fault(tmp_path_factory, data):
 
 def test_what_is_no_file_here_is_not_looked_at():
     assert whole_call('https://example.org/r.csv') == whole_call('nowhere.csv') == whole_call(None) == ''
+
+@pytest.mark.parametrize('kwargs', [dict(sep='\t', junk=('# by us', '# of May')), dict(sep=';', decimal=',', junk=('by us',)), dict(header=False)])
+def test_what_pandas_needs_may_stand_beside_our_own_arguments(tmp_path, kwargs):
+    (tmp_path/'r.csv').write_text(text(**kwargs))
+    found = guess_read_kwargs(tmp_path/'r.csv')
+    dls = CFDataLoaders.from_csv(tmp_path/'r.csv', **found, duplicates='last', bs=8)
+    assert dls.train.bs == 8 and set(dls.classes['user']) == {f'u{j}' for j in range(7)}
+    first = dict([next(iter(found.items()))])
+    assert len(CFDataLoaders.from_csv(tmp_path/'r.csv', read_kwargs=first, **{k: v for k,v in found.items() if k not in first}, duplicates='last').train_ds) == len(dls.train_ds)
+
+@pytest.mark.parametrize('content,read', [('', {}), ('\n\n', {}), ('a,b,c\n', dict(skiprows=5))])
+def test_a_file_without_a_table_is_named(tmp_path, content, read):
+    (tmp_path/'r.csv').write_text(content)
+    with pytest.raises(ValueError, match='r.csv holds no table'): CFDataLoaders.from_csv(tmp_path/'r.csv', **read)
