@@ -5,10 +5,11 @@ Users: a quarter of them is cold, half of their ratings can be given as answers,
 `fastcf.questions` in pages of twenty, the adaptive one question by question too, and, in the same run, the decision tree of Golbandi,
 Koren & Lempel (2011, doi:10.1145/1935826.1935910) in its simple form. `closed` is the share of the way from no answers to all. What the
 interview's choices were made on is not these users but splits of the others: `benchmarks.questions`. NDCG@10 here is that of the order of
-the test items alone; a second table ranks all items that were not answered, in four orders, and counts the test items of the top ten.
+the test items alone; a second table ranks all items that were not answered, in four orders, and counts the test items of the top ten, and those rated 4 and better. `--only lists` prints that one alone.
 Items: a fifth of them is cold, another fifth with each seed; what n ratings say alone, what metadata say alone, and both.
 Priors: metadata alone by both engines, for users and for items, in stars and as rankings of what is rated at all.
 """
+import sys
 import numpy as np, pandas as pd, torch
 from fastcf.cold.metadata_prior import MetadataPrior
 from fastcf.cold.proxies import ProxyQuestions
@@ -24,6 +25,8 @@ from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.bayes.posterior import Gaussian
 from fastcf.interview.questions import STRATEGIES, Interviewer
+from fastcf.rank.best import top_scores
+from fastcf.rank.choice import worth
 
 SEEDS, Y, COUNTS = 3, (0.5, 5.5), (0, 1, 2, 5, 10, 20)
 
@@ -98,21 +101,31 @@ def tree_rows(train, answers, test, questions=(0, 20, 40, 60)):
 def spread(df, by, value): return df.groupby(by, sort=False)[value].agg(lambda o: f'{o.mean():.4f} ± {o.std(ddof=1):.4f}' if len(o) > 1 else f'{o.iloc[0]:.4f}')
 
 def top_tens(teach, answers, test, k=10):
-    "Among all items but those answered: users with a test item in the top `k`, and NDCG of the test items there, by order and questions asked"
+    "Among all items but those answered: users with a test item in the top `k`, NDCG of the test items there, and of those rated 4 and better, by order and questions asked"
     people, rows = SimulatedUsers(teach, answers, test, None, None), []
-    wanted, asked = torch.zeros_like(people.can), torch.zeros_like(people.can)
-    wanted[people.rows[people.known], people.cols[people.known]] = True
+    asked, wanted = torch.zeros_like(people.can), {n: torch.zeros_like(people.can) for n in ('ndcg', 'ndcg_liked')}
+    for o,at in zip(wanted.values(), (people.known, people.known & (people.truth >= 4))): o[people.rows[at], people.cols[at]] = True
     discount = 1 / torch.arange(2, k + 2).log2()
-    best = torch.stack([discount[:n].sum() for n in wanted.sum(1).clamp(1, k)])
+    def ndcg(o, top):
+        best = torch.stack([discount[:n].sum() for n in o.sum(1).clamp(1, k)])
+        return float((o.gather(1, top).float() @ discount / best)[o.any(1)].mean())
     for q in range(0, 61, 20):
         b = people.beliefs(asked)
         rating = b.taste.expected()
-        orders = {'popularity': teach.exposure.popularity.expand(rating.shape), 'rating': rating, 'chance of having seen it': b.seen, 'chance × rating': b.seen * rating}
+        orders = {'popularity': teach.exposure.popularity.expand(rating.shape), 'rating': rating, 'chance': b.seen, 'value': b.seen * worth(rating, *teach.rating_range)}
         for name,score in orders.items():
-            hits = wanted.gather(1, score.masked_fill(asked & people.can | (teach.counts == 0), -torch.inf).topk(k).indices).float()
-            rows.append((name, q, float(hits.amax(1).mean()), float((hits @ discount / best)[wanted.any(1)].mean())))
+            top = top_scores(score.masked_fill(asked & people.can | (teach.counts == 0), -torch.inf), k)[1]
+            rows.append((name, q, float(wanted['ndcg'].gather(1, top).any(1).float().mean()), *(ndcg(o, top) for o in wanted.values())))
         if q < 60: asked.scatter_(1, teach.choose(b, asked, 20), True)
-    return pd.DataFrame(rows, columns=['order', 'questions', 'hr', 'ndcg'])
+    return pd.DataFrame(rows, columns=['order', 'questions', 'hr', *wanted])
+
+def print_tens(tens):
+    tens = pd.concat(tens)
+    print('Top ten of all items not answered, by questions asked (adaptive, pages of 20):\n' + pd.concat({v: spread(tens, ['order', 'questions'], v).unstack() for v in ('hr', 'ndcg', 'ndcg_liked')}).to_string() + '\n')
+
+def lists_table(ml):
+    train, answers, test = cold_users(ml)
+    print_tens([top_tens(Interviewer(fitted(train, ml, seed, valid_pct=.02), seed), answers, test).assign(seed=seed) for seed in range(SEEDS)])
 
 def users_table(ml):
     train, answers, test = cold_users(ml)
@@ -142,8 +155,7 @@ def users_table(ml):
     means = shown.groupby(['strategy', 'questions'], sort=False)[['rmse', 'answers', 'closed']].mean().rename(index={-1: 'all'}, level=1)
     keep(pd.concat([means, pd.DataFrame(alone).mean().rename('rmse').to_frame().set_axis(pd.MultiIndex.from_product([alone[0], [0]]))]), 'coldstart_users')
     print('Cold users, by questions asked:\n' + table.rename(index={-1: 'all'}, level=1).to_string() + '\n')
-    tens = pd.concat(tens)
-    print('Top ten of all items not answered, by questions asked (adaptive, pages of 20):\n' + pd.concat({v: spread(tens, ['order', 'questions'], v).unstack() for v in ('hr', 'ndcg')}).to_string() + '\n')
+    print_tens(tens)
     goal, line = df[(df.strategy == 'popular') & (df.questions == 60)].set_index('seed').rmse, df[df.strategy == 'adaptive, one by one']
     for name,g in (('one by one', line), *((f'{o} in pages of 20, read off straight lines between pages', df[df.strategy == o]) for o in ('adaptive', 'adaptive, metadata'))):
         print(f'{name}: questions until the RMSE of 60 popular ones: ' + ', '.join(f'{until(o.questions, o.rmse, goal[s]):.0f}' for s,o in g.groupby('seed')))
@@ -278,6 +290,7 @@ def ranking_table(ml):
 def main():
     torch.set_num_threads(1)
     ml = load_ml100k()
+    if sys.argv[1:] == ['--only', 'lists']: return lists_table(ml)
     users_table(ml)
     engines_table(ml)
     items_table(ml)

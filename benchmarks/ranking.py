@@ -1,13 +1,14 @@
 """Lists beside implicit's, EASE's and the most popular items on ML-100K, all items ranked, settings chosen on validation rows.
 
-`python -m benchmarks.ranking` needs the extra `bench`, takes about ten minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` alone: what an
-iteration costs beside implicit's, one thread, processor time, `--choices` simulated choices. Two protocols. *last*: each user's last
+`python -m benchmarks.ranking` needs the extra `bench`, takes about twenty minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` and
+`ranking_lists` alone, on simulated choices, one thread, processor time: what an iteration costs beside implicit's (`--choices`), and lists a second. Two protocols. *last*: each user's last
 rating by (timestamp, row) against all items not in that user's training rows; settings are chosen with the second-to-last held out. *liked*:
 a random tenth is the test, its rows rated 4 and more are right, settings are chosen with a tenth of the training rows held out.
-Every row is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
+*five cuts*: the mean over each user's last five ratings, each with all that came before it, settings chosen on the sixth; `ahead` is by how much NDCG is ahead of the peer
+with the highest, with the standard error over users. Every row of the other protocols is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 """
-import argparse, sys, time, warnings
+import argparse, os, sys, time, warnings
 from functools import partial
 from unittest.mock import patch as replaced
 from benchmarks import keep
@@ -22,6 +23,7 @@ import fastcf.bayes.engines # `learn.sample_posterior`
 from fastcf.rank import sweeps
 from fastcf.rank.sweeps import choice_groups, start_choices, sweep_choices
 from fastcf.rank.fade import Fade
+from fastcf.scale.fused import FusedSGD
 from fastcf.rank.best import top_scores
 from fastcf.rank.topn import ranked_frame, strike_seen
 from fastcf.rank.baselines import EASE, MostPopular
@@ -111,10 +113,10 @@ def learned(dls, seed, kind):
         else: learn.sample_posterior(140, 35, seed=seed, who_rated=kind == 'Gibbs, who rated what')
     return learn
 
-def liked_rows(dls, settings):
+def liked_rows(dls, valid):
     "A row for each learner and order, with how far the order by value is ahead, user by user; the learner is fitted once a seed"
     for kind in ('gradient', 'Gibbs', 'Gibbs, who rated what'):
-        runs,found = [],[]
+        runs,found,settings = [],[],best_value(valid, kind)
         for seed in SEEDS:
             start = time.process_time()
             learn = learned(dls, seed, kind).learn_choice(seed=seed, **settings)
@@ -127,11 +129,11 @@ def liked_rows(dls, settings):
             ahead = dict(ndcg_sd=df.ndcg.std(), value_ahead=less.mean(), value_ahead_se=less.std() / len(less)**.5)
             yield dict(protocol='liked', who=f'fastcf {kind}, by {by}', **df.drop(columns='by').mean(), **ahead, settings=', '.join(f'{k}={v}' for k,v in settings.items()))
 
-def best_value(dls):
-    "Settings of the choice model whose lists by value are best on validation rows, with the ratings of one learner"
-    learn = learned(dls, 0, 'Gibbs')
-    found = [(measures(By(learn.learn_choice(**m.keywords), 'value'), dls, 'liked')['ndcg'], j, m.keywords) for j,m in enumerate(grid(choices, factor_count=(32,), unobserved=(.3, .5), lowest=(.3, .5, 1.)))]
-    return max(found)[2]
+def best_value(dls, kind):
+    "Settings of the choice model whose lists by value are best on validation rows, with the ratings of one learner: means of three seeds of the choice model"
+    learn = learned(dls, 0, kind)
+    score = lambda kw: np.mean([measures(By(learn.learn_choice(seed=s, **kw), 'value'), dls, 'liked')['ndcg'] for s in SEEDS])
+    return max((m.keywords for m in grid(choices, factor_count=(32,), unobserved=(.3, .5), lowest=(.3, .5, 1.))), key=score)
 
 def seconds(f, times, warm=True):
     "Processor time of a call, after a first one where `warm`"
@@ -165,14 +167,58 @@ def speed(choices, times=3):
     keep(res, 'ranking_speed')
     print(f'{len(t):,} choices, {x.shape[0]:,} × {x.shape[1]:,}: seconds of an iteration\n', res.to_string(float_format='%.3f'))
 
+def tasteful_choices(users, items, drawn, seed=1):
+    "Ratings of pairs that are drawn by `skewed_ratings` and kept where eight hidden factors agree, about a tenth of them"
+    df,g = skewed_ratings(users, items, drawn),np.random.default_rng(seed)
+    x,y = (g.normal(0, 1, (n, 8)).astype('f') for n in (users, items))
+    return df[g.random(len(df)) < 1 / (1 + np.exp(6 - 1.5 * (x[df.user] * y[df.item]).sum(1)))]
+
+def list_rates(users=20_000, items=50_000, drawn=8_000_000, parts=5, rounds=3):
+    "Users a second whose ten best items are listed, the seen struck out, with the vectors of one choice model; in turn, the best of each"
+    import implicit
+    dls = CFDataLoaders.from_df(tasteful_choices(users, items, drawn), seed=0, valid_pct=.01, device='cpu')
+    learn = cf_learner(dls, 32, y_range=(.5, 5.5), seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=FusedSGD())
+    t,c = dls.train_ds,dls.catalog
+    model = learn.learn_choice(factor_count=32, unobserved=.03, penalty=.003).choice
+    x = sparse.csr_matrix((np.ones(len(t), 'f'), (t.users.numpy(), t.items.numpy())), shape=(len(c.user), len(c.item)))
+    theirs = implicit.als.AlternatingLeastSquares(factors=32, num_threads=1)
+    theirs.user_factors,theirs.item_factors = (o.numpy().copy() for o in (model.users, model.items))
+    times = {}
+    for part in np.array_split(np.arange(len(c.user)), parts) * rounds:
+        ids = list(c.user.ids[part])
+        calls = dict(implicit=lambda: theirs.recommend(part, x[part], N=10), **{f'by {o}': partial(learn.recommend, ids, rank_by=o) for o in ORDERS})
+        for name,f in calls.items(): times.setdefault(name, []).append(seconds(f, 1, warm=False) / len(part))
+    rate = 1 / pd.Series(times).map(min)
+    res = pd.DataFrame({'users a second': rate, 'beside implicit': rate / rate['implicit']})
+    keep(res.assign(load=os.getloadavg()[0]), 'ranking_lists')
+    print(f'Ten of {len(c.item):,} items, {len(c.user):,} users, {len(t):,} choices, 32 factors\n', res.round(2).to_string())
+
 def main(argv=()):
     parser = argparse.ArgumentParser()
     parser.add_argument('--only', choices=['lists', 'speed'])
     parser.add_argument('--choices', type=int, default=500_000)
     args = parser.parse_args(argv)
     torch.set_num_threads(1); warnings.simplefilter('ignore')
-    if args.only != 'lists': speed(args.choices)
+    if args.only != 'lists': speed(args.choices); list_rates()
     if args.only != 'speed': quality()
+
+PEERS = 'most popular','implicit BPR','implicit iALS','EASE'
+
+def five_rows(ml):
+    "A row for each method: the mean over each user's last five ratings, one seed, and how far it is ahead of the best peer"
+    *cuts,sixth = cut_splitters(6)
+    found,settings = {},{}
+    for times,methods in ((False, LAST), (True, TIMED)):
+        valid,tests = loaders(ml, *sixth(ml.ratings), times),[loaders(ml, *cut(ml.ratings), times) for cut in cuts]
+        for who,makes in methods.items():
+            make = tuned(makes, valid, 'last')
+            found[who] = pd.concat([pd.DataFrame(measures(make(dls, 0), dls, 'last', per_user=True)) for dls in tests]).groupby(level=0).mean() # a row a user
+            settings[who] = ', '.join(f'{k}={v}' for k,v in getattr(make, 'keywords', {}).items())
+    peer = max(PEERS, key=lambda who: found[who].ndcg.mean())
+    for who,o in found.items():
+        less = o.ndcg - found[peer].ndcg
+        yield dict(protocol='five cuts', who=who, **o.mean(), ndcg_se=o.ndcg.std() / len(o)**.5, ahead=less.mean(), ahead_se=less.std() / len(less)**.5, settings=settings[who])
 
 def quality():
     ml,rows = load_ml100k(),[]
@@ -180,10 +226,11 @@ def quality():
     for times,methods in ((False, LAST), (True, TIMED)):
         valid,test = (loaders(ml, *cut(ml.ratings), times) for cut in (before, last))
         rows += [row(who, tuned(makes, valid, 'last'), test, 'last', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in methods.items()]
+    for r in five_rows(ml): print(r, flush=True); rows.append(r)
     p = np.random.default_rng(42).permutation(len(ml.ratings))
     valid,test = loaders(ml, p[:81_000], p[81_000:90_000]),loaders(ml, p[:90_000], p[90_000:])
     rows += [row(who, tuned(makes, valid, 'liked'), test, 'liked', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in LAST.items()]
-    for r in liked_rows(test, best_value(valid)): print(r, flush=True); rows.append(r)
+    for r in liked_rows(test, valid): print(r, flush=True); rows.append(r)
     df = pd.DataFrame(rows).set_index(['protocol', 'who'])
     keep(df, 'ranking')
     print(df.drop(columns='settings').to_string(float_format='%.4f'))

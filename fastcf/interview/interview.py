@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import ifnone,patch
-from ..core import ArgumentError,check_choice,check_count,check_id,check_types,id_repr,listed,settle,short_repr,stable_topk
+from ..core import ArgumentError,check_choice,check_count,check_id,check_types,id_repr,listed,settle,short_repr
 from ..bayes.posterior import Gaussian
 from ..bayes.belief import Belief
+from ..learn.pairs import add_spread,check_interval
+from ..rank.best import top_scores
+from ..rank.choice import RANK_BY,worth
 from .questions import STRATEGIES,Interviewer,Newcomer,adaptive_page,expected_gain,interviewer_of
 import fastcf.interview.topics # Interviewer.topics
 
@@ -238,17 +241,24 @@ def undo(self:Interview):
 @check_types
 def recommend(self:Interview,
     k:int=10, # Items
-    min_ratings:int=1 # Leave out items with fewer training ratings
-) -> pd.DataFrame: # item, title if there is one, prediction, std (of the rating that would be given)
+    min_ratings:int=1, # Leave out items with fewer training ratings
+    rank_by:str='value', # 'value', 'rating', or 'chance', that such a person comes to see it
+    interval:float|None=None # Share of ratings that should fall between `low` and `high`, such as 0.9
+) -> pd.DataFrame: # rank from 1, item, title if there is one, value, chance, prediction, std (of the rating that would be given), and `low` and `high` where asked for
     "The best items, as far as is known"
-    taste = self.beliefs().taste
-    rating = taste.expected()[0].masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
+    check_interval(interval)
+    b = self.beliefs()
+    rating,chance = b.taste.expected()[0],b.seen[0]
+    by = dict(value=chance * worth(rating, *self.teach.rating_range), chance=chance, rating=rating)
+    best = settle(by[check_choice('rank_by', rank_by, RANK_BY)]).masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
     seen = [i for i,v in self.split_topics(self.replies)[0].items() if v is not None]
-    if seen: rating[self.catalog.item.rows(seen)] = -torch.inf
-    best,top = stable_topk(settle(rating), check_count('k', k))
-    best,top = best[best.isfinite()],top[best.isfinite()]
-    std = taste.variance(top, torch.zeros_like(top)).sqrt()
-    return item_frame(self, top.numpy(), prediction=best.numpy(), std=std.numpy())
+    if seen: best[self.catalog.item.rows(seen)] = -torch.inf
+    best,top = top_scores(best[None], check_count('k', k))
+    top = top[best.isfinite()]
+    std = b.taste.variance(top, torch.zeros_like(top)).sqrt().numpy()
+    res = item_frame(self, top.numpy(), value=by['value'][top].numpy(), chance=chance[top].numpy(), prediction=rating[top].numpy())
+    res.insert(0, 'rank', np.arange(1, len(res) + 1))
+    return add_spread(res, std, interval, True, b.taste.likelihood.y_range)
 
 # %% ../../nbs/interview/02_interview.ipynb #bb46a335
 def _without_each(self, items, topics):

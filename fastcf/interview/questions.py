@@ -130,6 +130,8 @@ class Interviewer:
         self.prior = TastePrior(learn, self.exposure, seed=seed)
         self.base = self.prior.base
         self.counts,self._metadata = learn.dls.counts(),None
+        ratings = learn.dls.train_ds.ratings
+        self.rating_range = float(ratings.min()),float(ratings.max())
 
     def beliefs(self,
         rows, # Row of each reply, int [n]

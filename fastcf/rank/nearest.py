@@ -17,7 +17,8 @@ from ..core import check_choice,check_count,check_types,listed,settle,stable_top
 from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,score_pairs
-from .topn import RANK_BY,ranked_frame
+from .choice import RANK_BY
+from .topn import ranked_frame
 
 # %% ../../nbs/rank/09_nearest.ipynb #7e4b0005
 def _usearch():

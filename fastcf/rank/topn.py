@@ -19,10 +19,10 @@ from ..core import check_choice,check_count,check_types,listed,settle,short_repr
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
 from ..learn.pairs import add_spread,check_interval,list_ranges
-from .choice import choices_of_new
+from .choice import RANK_BY,choices_of_new
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .best import blocks_of,most_alike,top_scores,top_values
+from .best import blocks_of,most_alike,Products,top_scores,top_values
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5f67b1ac
@@ -45,7 +45,8 @@ def strike_seen(scores, rows, seen):
     offsets,items = seen
     n = (offsets[rows+1] - offsets[rows]).clamp(min=0) # none where a row is -1
     b = torch.repeat_interleave(n)
-    scores[b.to(scores.device), items[ranges(offsets[rows], n)].long().to(scores.device)] = -torch.inf
+    at = b * scores.shape[1] + items[ranges(offsets[rows], n)].long()
+    scores.view(-1).index_fill_(0, at.to(scores.device), -torch.inf)
 
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
@@ -58,8 +59,6 @@ def _choices(learn, items, min_ratings):
     return replace(c, item=c.item.ids.append(new), items=prior.df),torch.cat([out, out.new_zeros(len(new))])
 
 # %% ../../nbs/rank/03_topn.ipynb #58ff0a4f
-RANK_BY = 'value','rating','chance'
-
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
@@ -77,11 +76,11 @@ class _Lists:
         self.out,self.seen = out.nonzero()[:, 0],learn.dls.seen if exclude_seen else None
         self.complete = learn.learned.newcomers.scorer(catalog.item) if learn.learned.newcomers is not None else None
         if order == 'rating':
-            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.items = torch.cat([m.item_weight.weight, m.item_bias.weight], 1)
+            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.products = Products(torch.cat([m.item_weight.weight, m.item_bias.weight], 1))
             return
         self.choice = c = learn.choice # a row of no choices is taken for an average one
         self.users = torch.cat([c.users, c.users.mean(0, keepdim=True)])
-        self.items = torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)])
+        self.products = Products(torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)]))
 
     def masked(self, scores, rows):
         if len(self.out): scores.index_fill_(1, self.out.to(scores.device), -torch.inf)
@@ -102,7 +101,7 @@ class _Lists:
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
         if self.order == 'rating': return self.top_ratings(ids, rows, k)
-        scores = self.masked(self.users[rows] @ self.items.T, rows)
+        scores = self.masked(self.products(self.users[rows]), rows)
         return top_values(self.choice, scores, self.pairs(ids, rows), k, self.order)
 
     def top_ratings(self, ids, rows, k):
@@ -110,8 +109,8 @@ class _Lists:
         if self.complete or not isinstance(m, EmbeddingDotBias):
             best,cols = top_scores(self.masked(self.ratings(ids, rows), rows), k)
             return cols,dict(prediction=best)
-        at = rows.to(self.items.device)
-        raw = (F.pad(m.user_weight(at), (0, 1), value=1.) @ self.items.T).float() # the order is that before the link
+        at = rows.to(self.products.vectors.device)
+        raw = self.products(F.pad(m.user_weight(at), (0, 1), value=1.)) # the order is that before the link
         best,cols = top_scores(self.masked(raw, rows), k)
         return cols,dict(prediction=torch.where(best.isfinite(), m.link(best + m.user_bias(at)), -torch.inf))
 
@@ -175,14 +174,15 @@ def _lists_of_new(learn, new, k, exclude_seen, min_ratings, items, rank_by, inte
     c,out = _choices(learn, items, min_ratings)
     order,k = _order(learn, rank_by),min(k, len(out))
     if len(new.likelihood) != len(out): raise ValueError(f"users: folded in over {len(new.likelihood):,} items, and there are {len(out):,} to choose from. Fold them in with this learner; items that only an attached prior knows cannot be named here.")
-    g,who,tops = new.groups,torch.arange(len(new)),[]
+    g,who,tops,products = new.groups,torch.arange(len(new)),[],None
     if order != 'rating':
         m = learn.choice
         x = choices_of_new(m, g.rows(), g.cols, len(new), weights=m.weights_of(new.values))
         x[new.rating_count == 0] = m.users.mean(0)
+        products = Products(m.items)
     ratings = lambda rows: lambda at, cols: new.expected(cols, rows[at]).cpu()
     for rows in shown_blocks(who, len(out)):
-        raw = new.likelihood.linear(new.mean[rows.to(new.mean.device)]).cpu() if order == 'rating' else x[rows] @ m.items.T
+        raw = new.likelihood.linear(new.mean[rows.to(new.mean.device)]).cpu() if order == 'rating' else products(x[rows])
         raw[:, out] = -torch.inf
         if exclude_seen: strike_seen(raw, rows, (g.starts, g.cols))
         if order != 'rating': tops.append(top_values(m, raw, ratings(rows), k, order)); continue

@@ -121,7 +121,7 @@ class SavedInterviewer(Interviewer):
         dls = SimpleNamespace(catalog=_Catalog(r), train_ds=SimpleNamespace(ratings=t['values']))
         self.learn,self.rng = SimpleNamespace(dls=dls),np.random.default_rng(seed)
         self.exposure,self.prior,self.counts = SavedExposure(t),SavedTaste(r, t),r.item.counts
-        self.base = self.prior.base
+        self.base,self.rating_range = self.prior.base,(float(t['values'].min()), float(t['values'].max()))
 
     def metadata_model(self):
         "How metadata of newcomers are read, and what they say"

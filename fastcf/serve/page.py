@@ -68,7 +68,7 @@ function show(d) {
   at('cards').replaceChildren(...page.map(card));
   at('progress').textContent = d.done ? 'Done. Thank you!' : 'Page ' + d.number + ' of ' + d.pages;
   at('next').disabled = d.done;
-  at('list').replaceChildren(...d.recommendations.map(r => { const e = make('li', String(r.title ?? Object.values(r)[0]) + ' '); e.append(make('b', r.prediction.toFixed(1) + ' ★')); return e; }));
+  at('list').replaceChildren(...d.recommendations.map(r => { const e = make('li', String(r.title ?? r[name]) + ' '); e.append(make('b', r.prediction.toFixed(1) + ' ★')); return e; }));
   const first = at('cards').querySelector('input');
   if (first && state && d.number > 1) first.focus();
 }

@@ -20,6 +20,7 @@ from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,list_ranges,skip_unknown
 from ..rank.best import blocks_of,most_alike
+from ..rank.choice import RANK_BY
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
 from .lists import Candidates,Lists,together,top_of
@@ -115,7 +116,7 @@ def candidates(self:Recommender,
 
 def _order(self, rank_by):
     "What a list is ordered by"
-    if rank_by is not None: check_choice('rank_by', rank_by, ('value', 'rating', 'chance'))
+    if rank_by is not None: check_choice('rank_by', rank_by, RANK_BY)
     if self.choice is None and rank_by in ('value', 'chance'): raise ValueError(f"rank_by: {rank_by!r} needs a choice model, and this recommender was saved without one. Pass rank_by='rating'.")
     return rank_by or ('rating' if self.choice is None else 'value')
 

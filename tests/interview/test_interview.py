@@ -133,7 +133,23 @@ def test_later_replies_count_and_seen_is_not_recommended(world):
     iv.answer({1: 5, 2: None, 3: 1}).answer({2: 4, 1: None})
     assert iv.replies == {1: None, 2: 4., 3: 1.}
     rec = iv.recommend(200)
-    assert not {2, 3} & set(rec.item) and 1 in set(rec.item) and rec.prediction.is_monotonic_decreasing and (rec['std'] > 0).all()
+    assert not {2, 3} & set(rec.item) and 1 in set(rec.item) and rec['rank'].tolist() == list(range(1, len(rec) + 1)) and (rec['std'] > 0).all()
+
+def test_lists_are_by_value_or_by_either_part_of_it(world):
+    iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1})
+    lists = {o: iv.recommend(200, rank_by=o) for o in ('value', 'rating', 'chance')}
+    for by,column in (('value', 'value'), ('rating', 'prediction'), ('chance', 'chance')):
+        shown = lists[by][column].to_numpy()
+        assert (np.diff(shown) <= 2e-5).all() and set(lists[by].item) == set(lists['value'].item)
+        assert lists[by].sort_values('item').drop(columns='rank').reset_index(drop=True).equals(lists['value'].sort_values('item').drop(columns='rank').reset_index(drop=True))
+    low,high = world['teach'].rating_range
+    bottom,r = low - (high - low) / 8,lists['value']
+    np.testing.assert_allclose(r.value, r.chance * (r.prediction.clip(low, high) - bottom) / (high - bottom), rtol=1e-5)
+    assert not (r.chance.is_monotonic_decreasing or r.prediction.is_monotonic_decreasing)
+    some = iv.recommend(5, interval=.8)
+    assert list(some.columns[-3:]) == ['std', 'low', 'high'] and (some.low <= some.prediction).all() and (some.prediction <= some.high).all()
+    for bad,words in ((dict(rank_by='stars'), 'rank_by: expected'), (dict(interval=9), 'interval: expected'), (dict(k=0), 'k: expected')):
+        with pytest.raises(ValueError, match=words): iv.recommend(**bad)
 
 def test_explanation_is_what_taking_it_back_does(world):
     iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1, 4: 3})
@@ -323,3 +339,30 @@ def test_a_text_that_to_json_never_wrote_is_refused_by_name(world):
         for o in strange:
             try: Interview.from_json(world['teach'], json.dumps(good | {k: o}))
             except ValueError as e: assert k in str(e), (k, o, e)
+
+def test_who_stays_becomes_a_user_with_what_they_said(world):
+    from copy import deepcopy
+    import fastcf.bayes.growth
+    learn = deepcopy(world['teach'].learn)
+    iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1, 8: 4})
+    before = iv.recommend(200, rank_by='rating').set_index('item').prediction
+    assert iv.add_to(learn, 777) is learn and 777 in learn.dls.catalog.user.ids
+    got = learn.recommend(777, 200, rank_by='rating').set_index('item').prediction
+    assert not {1, 3, 8} & set(got.index) and 2 in got.index # what was rated is seen, what was not seen is not
+    both = pd.concat([before, got], axis=1).dropna()
+    assert len(both) > 100 and both.corr(method='spearman').iloc[0, 1] > .8 # the same taste; only the interview takes "not seen" for a sign of it
+    t = learn.dls.train_ds
+    rows = t.users == int(learn.dls.catalog.user.rows([777])[0])
+    assert sorted(t.ratings[rows].tolist()) == [1., 4., 5.]
+    with pytest.raises(ValueError, match='add_to: the newcomer rated nothing'): Interview(world['teach']).answer({2: None}).add_to(learn, 778)
+
+def test_a_page_goes_out_and_comes_back_as_a_frame(world):
+    "The loop for a terminal that the tutorial shows"
+    iv = Interview(world['teach'], page_size=4, pages=2)
+    said = iter(['5', '', '3', '1', '4', '', '', ''])
+    while (page := iv.next_page()) is not None:
+        for j,title in page.title.items():
+            reply = next(said)
+            page.loc[j, 'reply'] = float(reply) if reply else None
+        iv.answer(page)
+    assert iv.page_count == 2 and [v for v in iv.replies.values()] == [5., None, 3., 1., 4., None, None, None]

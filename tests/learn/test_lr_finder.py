@@ -1,5 +1,5 @@
 "The search leaves no trace, keeps to its budget, and says what is wrong"
-import copy, pickle, random
+import copy, pickle, random, warnings
 import numpy as np, pandas as pd, pytest, torch
 from functools import partial
 from hypothesis import given, settings, strategies as st
@@ -296,3 +296,11 @@ def test_rule_is_proportional_and_falls_with_steps(lr, steps, bs, more):
     rate = partial(_longer, trial=(32, 500), factors=50, ratings=30)
     assert rate(2 * lr, run=(steps, bs)) == pytest.approx(2 * rate(lr, run=(steps, bs)))
     assert rate(lr, run=(steps * more, bs)) < rate(lr, run=(steps, bs)) > rate(lr, run=(steps, bs * more))
+
+def test_a_fitted_learner_is_told_that_the_rate_is_for_going_on(ratings):
+    learn = make(ratings)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        learn.find_lr(epochs=2)
+    quiet(learn, 1, 5e-3)
+    with pytest.warns(UserWarning, match='this learner has been fitted.*For a fit from the start, ask a new cf_learner'): learn.find_lr(epochs=2)
