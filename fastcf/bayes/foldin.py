@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_columns,check_side,check_types,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
+from ..data.columns import match_columns
 from ..learn.learned import Learned
 from ..learn.model import require
 from ..learn.learner import CFLearner
@@ -187,7 +188,7 @@ def _as_frame(learn, ratings, side):
     if ratings.shape[1] < 3:
         fault = f"new ratings need {names}, there are {list(ratings.columns)}"
         raise RatingsError([describe_fault('columns', fault, "Rename the columns")])
-    return ratings.iloc[:, :3].set_axis(names, axis=1)
+    return ratings[match_columns(ratings, *names)].set_axis(names, axis=1)
 
 def check_frame(
     learn, # A fitted learner

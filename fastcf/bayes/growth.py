@@ -83,6 +83,7 @@ def grow_table(
 def _grow(learn, ratings, side, unknown):
     "Add new rows of one side, with their ratings"
     check_growth(learn, ratings)
+    learn.learned.adopt()
     ids,*more = checked = new_ratings(learn, ratings, side, unknown, served=False)
     c,dls = learn.dls.catalog,learn.dls
     own = sides_of(c, side)[0]
@@ -174,6 +175,7 @@ def add_ratings(self:CFLearner,
 ) -> CFLearner: # This learner, changed
     "Take ratings into the model: new rows are added, known ones moved by the kernel; counts and seen items go along"
     check_growth(self, ratings)
+    self.learned.adopt()
     df = check_frame(self, ratings)
     _add_new(self, df)
     before = self.dls.train_ds

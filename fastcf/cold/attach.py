@@ -98,8 +98,9 @@ def _serves(learn, o, side):
         return ServingPrior(learn, o, o.df)
     if not isinstance(o, pd.DataFrame):
         raise TypeError(f"{side}s: expected a MetadataPrior, ProxyQuestions, a frame of metadata or True, got {type(o).__name__}")
-    df = with_ids(o if vocab.name not in o else check_columns(f'{side}s', o, vocab.name).set_index(vocab.name))
+    df = with_ids(o if vocab.name not in o else check_columns(f'{side}s', o, vocab.name), vocab.name, vocab.ids)
     if df.index.isin(vocab.ids).any(): return ServingPrior(learn, p := MetadataPrior(learn, side, df), p.df)
+    if len(df) and {vocab.ids.dtype.kind, pd.Index(df.index.tolist()).dtype.kind} in ({'i', 'O'}, {'u', 'O'}): raise UnknownIdError(f'{side}s', df.index, vocab.why_unknown(df.index))
     if known is None:
         raise ValueError(f"{side}s: none of the {len(df)} ids has ratings, such as {id_repr(df.index[0])}, so there is nothing to learn from. "
                          f"Add the metadata of {side}s that have, or pass {side}s= to the loaders.")

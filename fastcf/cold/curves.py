@@ -68,7 +68,7 @@ def plot_errors_by_count(self:CFLearner,
     bars = ax.bar(df.rating_count, df.rmse, color='C0')
     ax.bar_label(bars, [f'{n:,}' for n in df.rows], fontsize=8)
     ax.set(xlabel=f'training ratings of the {side}', ylabel='RMSE, stars',
-           title=f'Validation ratings by how well their {side} is known (numbers: ratings)', ylim=(0, df.rmse.max() * 1.15))
+           title=f'Validation ratings by how well their {side} is known (numbers: ratings)', ylim=(0, df.rmse.max() * 1.15 if df.rmse.max() > 0 else 1))
     ax.tick_params(axis='x', labelrotation=20)
     return ax
 

@@ -16,7 +16,7 @@ from fastcore.basics import ifnone,patch
 from ..data.vocab import Vocab
 from ..learn.learner import CFLearner
 from ..data.features import MetadataEncoder,with_ids
-from ..core import check_choice,check_count,check_id,check_side,check_types,listed
+from ..core import check_choice,check_count,check_id,check_side,check_types,id_repr,listed
 from ..bayes.belief import Belief
 from ..bayes.foldin import estimate_prior,sides_of
 from .regression import Ridge,Tabular,Targets
@@ -37,14 +37,16 @@ class MetadataPrior:
         **kwargs # Of the engine 'tabular': `epochs`, `lr`, `layers`, `ps`, `wd`, `bs`, `cbs`
     ):
         c = learn.dls.catalog
-        name,known = sides_of(c, side)[0].name,c.items if side == 'item' else c.users
+        vocab,known = sides_of(c, side)[0],c.items if side == 'item' else c.users
         df = ifnone(df, known)
-        if df is None: raise ValueError(f"df: there is no metadata of {name}s. Pass it here, or as {side}s= to the loaders.")
+        if df is None: raise ValueError(f"df: there is no metadata of {vocab.name}s. Pass it here, or as {side}s= to the loaders.")
         check_choice('engine', engine, ('linear', 'tabular'))
         check_count('folds', folds), check_count('max_rows', max_rows)
         if kwargs and engine == 'linear':
             raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
-        self.side,self.df,self.encoder,self.engine = check_side(side),with_ids(df),ifnone(encoder, MetadataEncoder(df)),engine
+        df = with_ids(df, vocab.name, vocab.ids)
+        if not df.index.isin(vocab.ids).any(): raise ValueError(f"df: none of its ids is known. The {vocab.name}s are {vocab.ids.dtype} such as {id_repr(vocab.ids[0])}, here are {df.index.dtype} such as {id_repr(df.index[0]) if len(df) else 'none'}.")
+        self.side,self.df,self.encoder,self.engine = check_side(side),df,ifnone(encoder, MetadataEncoder(df)),engine
         self.folds,self.max_rows,self.seed,self.kwargs = folds,max_rows,seed,kwargs
         self.fit(learn)
 

@@ -146,7 +146,9 @@ def _encode_values(col, x):
 
 # %% ../../nbs/data/06_features.ipynb #bf3ea688
 def with_ids(
-    df:pd.DataFrame # Metadata, one row an id; ids are the index if it has a name, else the first column
+    df:pd.DataFrame, # Metadata, one row an id; ids are the index if it has a name, else the first column
+    name=None, # What the ids are called, where that is known; a column of this name holds them, wherever it stands
+    known=() # Ids that there are: an index of these alone holds them too, where the first column repeats itself
 ) -> pd.DataFrame: # The same with its ids as index
     "Metadata by id"
     df = as_pandas(df, 'df')
@@ -154,6 +156,8 @@ def with_ids(
         raise ValueError("df: no columns and no named index, so there are no ids. "
                          "Pass a frame with one row an id, its ids in the first column.")
     if df.columns.has_duplicates: raise ValueError(f"df: two columns have the same name: {list(df.columns)}. Rename one: df.columns = [...]")
+    if name is not None and name in df.columns: df = df.set_index(name)
+    elif len(known) and df.index.name is None and df.index.is_unique and df.index.isin(known).all() and df.iloc[:, 0].astype(str).duplicated().any(): df = df.rename_axis(name)
     res = df if df.index.name is not None else df.set_index(df.columns[0])
     if res.index.has_duplicates:
         twice,name = res.index.duplicated(),id_repr(res.index.name)

@@ -68,6 +68,10 @@ class Learned:
         if not now: del self._kept[name]
         return now
 
+    def adopt(self):
+        "Tie what came with a copy or a file to the tables it came with; called before these change"
+        for name in list(self._kept): name in self
+
     def keep(self,
         name:str, # What it is called: 'posterior', 'choice', 'spread' ...
         value, # What was made from the present tables and ratings

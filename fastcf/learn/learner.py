@@ -77,6 +77,10 @@ class CFLearner(Learner):
         biases = L(row_biases(self.model)) if with_bias else L()
         return super()._bn_bias_state(with_bias) + biases.map(self.opt.state)
 
+    def _do_fit(self):
+        self.learned.adopt()
+        super()._do_fit()
+
     def add_cb(self, cb):
         "Add a callback; `LogOrBar` in place of fastai's bars, and a tracker of an error turned around"
         super().add_cb(LogOrBar() if cb is ProgressCallback or type(cb) is ProgressCallback else cb)

@@ -238,6 +238,7 @@ def _alike(vectors, rows, k, rare):
     "The nearest rows [n, k] to each of `rows`, and their cosines"
     unit,tops = nn.functional.normalize(vectors.float()),[]
     rare,rows = rare.to(unit.device),rows.to(unit.device)
+    if not len(rows): return rows.new_zeros(0, k),dict(similarity=unit.new_zeros(0, k))
     for part in shown_blocks(rows, len(unit)):
         tops.append(most_alike(unit, part, k, rare))
     values,cols = (torch.cat(o) for o in zip(*tops))

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from ..core import RatingsError,SIDES,check_choice,check_columns,check_count,check_types,listed,other_side,short_repr
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
+from ..data.columns import match_columns
 from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,list_ranges,skip_unknown
 from ..rank.best import blocks_of,most_alike
@@ -259,7 +260,7 @@ def _new_ratings(self, ratings, side='user', unknown='error'):
     if not len(ratings): return Vocab(['new'], own),*(np.empty(0, d) for d in ('int64', 'int64', 'float32'))
     if not set(names) <= set(ratings.columns):
         if ratings.shape[1] < 3: raise RatingsError([describe_fault('columns', f"new ratings need {names}, there are {list(ratings.columns)}", "Rename the columns")])
-        ratings = ratings.iloc[:, :3].set_axis(names, axis=1)
+        ratings = ratings[match_columns(ratings, *names)].set_axis(names, axis=1)
     check_columns('ratings', ratings, *names)
     faults = []
     values,_ = clean_values(ratings[names[2]], self.limits, faults, new=True)

@@ -205,6 +205,7 @@ class BestTables(TrackerCallback):
         else: self.run = False
 
     def after_epoch(self):
+        if self.recorder.values[-1][self.idx] is None: raise ValueError(f"monitor: {self.monitor} is not known without validation rows. Keep some (valid_pct=.1), or leave BestTables out.")
         super().after_epoch()
         if not self.new_best: return
         self.best_epoch = self.learn.epoch
