@@ -1,14 +1,14 @@
 """Lists beside implicit's, EASE's and the most popular items on ML-100K, all items ranked, settings chosen on validation rows.
 
-`python -m benchmarks.ranking` needs the extra `bench`, takes about twenty minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` alone: what an
-iteration costs beside implicit's, one thread, processor time, `--choices` simulated choices. Two protocols. *last*: each user's last
+`python -m benchmarks.ranking` needs the extra `bench`, takes about twenty minutes of one core and writes `benchmarks/ranking.csv`; `--only speed` writes `ranking_speed` and
+`ranking_lists` alone, on simulated choices, one thread, processor time: what an iteration costs beside implicit's (`--choices`), and lists a second. Two protocols. *last*: each user's last
 rating by (timestamp, row) against all items not in that user's training rows; settings are chosen with the second-to-last held out. *liked*:
 a random tenth is the test, its rows rated 4 and more are right, settings are chosen with a tenth of the training rows held out.
 *five cuts*: the mean over each user's last five ratings, each with all that came before it, settings chosen on the sixth; `ahead` is by how much NDCG is ahead of the peer
 with the highest, with the standard error over users. Every row of the other protocols is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 """
-import argparse, sys, time, warnings
+import argparse, os, sys, time, warnings
 from functools import partial
 from unittest.mock import patch as replaced
 from benchmarks import keep
@@ -23,6 +23,7 @@ import fastcf.bayes.engines # `learn.sample_posterior`
 from fastcf.rank import sweeps
 from fastcf.rank.sweeps import choice_groups, start_choices, sweep_choices
 from fastcf.rank.fade import Fade
+from fastcf.scale.fused import FusedSGD
 from fastcf.rank.best import top_scores
 from fastcf.rank.topn import ranked_frame, strike_seen
 from fastcf.rank.baselines import EASE, MostPopular
@@ -166,13 +167,40 @@ def speed(choices, times=3):
     keep(res, 'ranking_speed')
     print(f'{len(t):,} choices, {x.shape[0]:,} × {x.shape[1]:,}: seconds of an iteration\n', res.to_string(float_format='%.3f'))
 
+def tasteful_choices(users, items, drawn, seed=1):
+    "Ratings of pairs that are drawn by `skewed_ratings` and kept where eight hidden factors agree, about a tenth of them"
+    df,g = skewed_ratings(users, items, drawn),np.random.default_rng(seed)
+    x,y = (g.normal(0, 1, (n, 8)).astype('f') for n in (users, items))
+    return df[g.random(len(df)) < 1 / (1 + np.exp(6 - 1.5 * (x[df.user] * y[df.item]).sum(1)))]
+
+def list_rates(users=20_000, items=50_000, drawn=8_000_000, parts=5, rounds=3):
+    "Users a second whose ten best items are listed, the seen struck out, with the vectors of one choice model; in turn, the best of each"
+    import implicit
+    dls = CFDataLoaders.from_df(tasteful_choices(users, items, drawn), seed=0, valid_pct=.01, device='cpu')
+    learn = cf_learner(dls, 32, y_range=(.5, 5.5), seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=FusedSGD())
+    t,c = dls.train_ds,dls.catalog
+    model = learn.learn_choice(factor_count=32, unobserved=.03, penalty=.003).choice
+    x = sparse.csr_matrix((np.ones(len(t), 'f'), (t.users.numpy(), t.items.numpy())), shape=(len(c.user), len(c.item)))
+    theirs = implicit.als.AlternatingLeastSquares(factors=32, num_threads=1)
+    theirs.user_factors,theirs.item_factors = (o.numpy().copy() for o in (model.users, model.items))
+    times = {}
+    for part in np.array_split(np.arange(len(c.user)), parts) * rounds:
+        ids = list(c.user.ids[part])
+        calls = dict(implicit=lambda: theirs.recommend(part, x[part], N=10), **{f'by {o}': partial(learn.recommend, ids, rank_by=o) for o in ORDERS})
+        for name,f in calls.items(): times.setdefault(name, []).append(seconds(f, 1, warm=False) / len(part))
+    rate = 1 / pd.Series(times).map(min)
+    res = pd.DataFrame({'users a second': rate, 'beside implicit': rate / rate['implicit']})
+    keep(res.assign(load=os.getloadavg()[0]), 'ranking_lists')
+    print(f'Ten of {len(c.item):,} items, {len(c.user):,} users, {len(t):,} choices, 32 factors\n', res.round(2).to_string())
+
 def main(argv=()):
     parser = argparse.ArgumentParser()
     parser.add_argument('--only', choices=['lists', 'speed'])
     parser.add_argument('--choices', type=int, default=500_000)
     args = parser.parse_args(argv)
     torch.set_num_threads(1); warnings.simplefilter('ignore')
-    if args.only != 'lists': speed(args.choices)
+    if args.only != 'lists': speed(args.choices); list_rates()
     if args.only != 'speed': quality()
 
 PEERS = 'most popular','implicit BPR','implicit iALS','EASE'

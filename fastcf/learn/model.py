@@ -10,6 +10,7 @@ __all__ = ['PAIRS', 'get_embeddings', 'EmbeddingDotBias', 'model_device', 'evalu
 
 # %% ../../nbs/learn/00_model.ipynb #b5938d64
 from contextlib import contextmanager
+from itertools import chain
 import torch
 from torch import LongTensor,Tensor,nn
 from ..core import check_types,check_range,check_side
@@ -94,19 +95,19 @@ def model_device(
     model:nn.Module # Any model
 ) -> torch.device: # Where its first parameter or buffer is; the CPU if it has neither
     "Where a model wants its inputs"
-    return next((o.device for o in (*model.parameters(), *model.buffers())), torch.device('cpu'))
+    return next((o.device for o in chain(model.parameters(), model.buffers())), torch.device('cpu'))
 
 @contextmanager
 def evaluating(
     model:nn.Module # Any model
 ):
     "Put a model and its parts into evaluation mode, without gradients, and back into the modes they were in"
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
+    training = [m for m in model.modules() if m.training]
+    if training: model.eval()
     try:
         with torch.no_grad(): yield model
     finally:
-        for m,training in modes: m.training = training
+        for m in training: m.training = True
 
 # %% ../../nbs/learn/00_model.ipynb #1b635ee3
 PAIRS = 2**18 # pairs scored at a time

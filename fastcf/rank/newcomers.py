@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 from ..bayes.belief import Belief,list_frame,top_rated
-from .best import blocks_of,top_values
+from .best import Products,shown_blocks,top_values
 from .choice import ChoiceModel,choices_of_new
 
 # %% ../../nbs/rank/02_newcomers.ipynb #1eb51ca0
@@ -41,8 +41,9 @@ def lists_of_new(
     "The best items for some new users"
     if order == 'rating': return list_frame(new, *top_rated(new, k, out, exclude_seen), interval)
     x,model,tops = _vectors_of(model, new),_longer(model, len(out)),[]
-    for rows in blocks_of(torch.arange(len(new)), len(out)):
-        scores = (x[rows] @ model.items.T).masked_fill_(out, -torch.inf)
+    products = Products(model.items)
+    for rows in shown_blocks(torch.arange(len(new)), len(out)):
+        scores = products(x[rows]).masked_fill_(out, -torch.inf)
         if exclude_seen: scores[new.said_in(rows)] = -torch.inf
         tops.append(top_values(model, scores, lambda at, cols: new.expected(cols, rows[at]).cpu(), min(k, len(out)), order))
     return list_frame(new, torch.cat([o for o,_ in tops]), {n: torch.cat([o[n] for _,o in tops]) for n in tops[0][1]}, interval)

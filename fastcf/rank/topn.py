@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,check_types,listed,short_repr,show_progress
+from ..core import check_choice,check_count,check_types,listed,short_repr
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
 from ..bayes.foldin import LISTS
@@ -24,15 +24,10 @@ from ..learn.pairs import check_interval,list_ranges
 from .choice import RANK_BY
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .best import blocks_of,most_alike,top_scores,top_values
+from .best import Products,most_alike,shown_blocks,top_scores,top_values
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5f67b1ac
-def shown_blocks(rows, width):
-    "`rows` in blocks, with a progress bar where there are many"
-    parts = blocks_of(rows, width)
-    return parts if len(parts) < 8 else show_progress(parts, leave=False)
-
 def ranked_frame(c, name, ids, id_col, cols, values):
     "A frame of lists for `ids` [b]: `cols` [b, k] best first, a column of the frame for each of `values` [b, k]; the first is minus infinity where there is no item"
     cols,values = cols.cpu().numpy(),{n: v.cpu().numpy() for n,v in values.items()}
@@ -47,7 +42,8 @@ def strike_seen(scores, rows, seen):
     offsets,items = seen
     n = (offsets[rows+1] - offsets[rows]).clamp(min=0) # none where a row is -1
     b = torch.repeat_interleave(n)
-    scores[b.to(scores.device), items[ranges(offsets[rows], n)].long().to(scores.device)] = -torch.inf
+    at = b * scores.shape[1] + items[ranges(offsets[rows], n)].long()
+    scores.view(-1).index_fill_(0, at.to(scores.device), -torch.inf)
 
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
@@ -77,11 +73,11 @@ class _Lists:
         self.out,self.seen = out.nonzero()[:, 0],learn.dls.seen if exclude_seen else None
         self.complete = learn.learned.newcomers.scorer(catalog.item) if learn.learned.newcomers is not None else None
         if order == 'rating':
-            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.items = torch.cat([m.item_weight.weight, m.item_bias.weight], 1)
+            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.products = Products(torch.cat([m.item_weight.weight, m.item_bias.weight], 1))
             return
         self.choice = c = learn.choice # a row of no choices is taken for an average one
         self.users = torch.cat([c.users, c.users.mean(0, keepdim=True)])
-        self.items = torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)])
+        self.products = Products(torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)]))
 
     def masked(self, scores, rows):
         if len(self.out): scores.index_fill_(1, self.out.to(scores.device), -torch.inf)
@@ -102,7 +98,7 @@ class _Lists:
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
         if self.order == 'rating': return self.top_ratings(ids, rows, k)
-        scores = self.masked(self.users[rows] @ self.items.T, rows)
+        scores = self.masked(self.products(self.users[rows]), rows)
         return top_values(self.choice, scores, self.pairs(ids, rows), k, self.order)
 
     def top_ratings(self, ids, rows, k):
@@ -110,8 +106,8 @@ class _Lists:
         if self.complete or not isinstance(m, EmbeddingDotBias):
             best,cols = top_scores(self.masked(self.ratings(ids, rows), rows), k)
             return cols,dict(prediction=best)
-        at = rows.to(self.items.device)
-        raw = (F.pad(m.user_weight(at), (0, 1), value=1.) @ self.items.T).float() # the order is that before the link
+        at = rows.to(self.products.vectors.device)
+        raw = self.products(F.pad(m.user_weight(at), (0, 1), value=1.)) # the order is that before the link
         best,cols = top_scores(self.masked(raw, rows), k)
         return cols,dict(prediction=torch.where(best.isfinite(), m.link(best + m.user_bias(at)), -torch.inf))
 

@@ -5,9 +5,9 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict, fastcf.bayes.foldin, fastcf.bayes.laplace
-from fastcf.core import settle
+from fastcf.core import settle,stable_topk
 from fastcf.rank.choice import ChoiceModel, choice_posterior
-from fastcf.rank.best import top_scores
+from fastcf.rank.best import top_scores,top_weighed
 from fastcf.rank.evaluate import cut_splitters
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
@@ -198,6 +198,29 @@ def test_top_scores_with_ties(n):
     values,cols = top_scores(s, 7)
     want = torch.argsort(s, descending=True, stable=True)[:, :7]
     assert torch.equal(cols, want) and torch.equal(values, s.gather(1, want))
+
+@pytest.mark.parametrize('n', [3, 600, 9_999, 12_800])
+@pytest.mark.parametrize('kind', ['spread', 'alike', 'mostly nothing', 'few to choose from', 'nothing at all'])
+def test_few_are_weighed_and_none_is_missed(n, kind):
+    "Against weights of every column; scores that differ by less than what is settled, ties, signs, and rows without enough columns"
+    g,seen = torch.Generator().manual_seed(n),[]
+    s = torch.randn(6, n, generator=g)
+    if kind == 'alike': s = .5 + s * 4e-6
+    if kind == 'mostly nothing': s = torch.where(s > 3, s, s * 4e-6 - (torch.arange(n) % 3 == 0).float())
+    if kind == 'few to choose from': s = s.masked_fill(torch.rand(6, n, generator=g) > 4 / n, -torch.inf)
+    if kind == 'nothing at all': s = torch.full_like(s, -torch.inf)
+    share = torch.rand(6, n, generator=g) * .9 + .1
+    def weigh(rows, cols, scores):
+        seen.append(len(cols))
+        return torch.where(scores > 0, scores * share[rows, cols], scores)
+    for k in (1, 5):
+        for f in (weigh, None):
+            best,cols = top_weighed(s, k, f)
+            settled = settle(s)
+            full = settled if f is None else torch.where(settled > 0, settled * share, settled)
+            want,at = stable_topk(full, k)
+            assert torch.equal(best, want) and torch.equal(cols[want.isfinite()], at[want.isfinite()])
+    if kind == 'spread' and n > 9000: assert sum(seen) < 6 * n / 2 # of four calls, two of which weigh
 
 # --- samplers
 
