@@ -78,7 +78,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
     monkeypatch.setattr('fastcf.cold.attach.BUDGET', 7 * 25)
     pd.testing.assert_frame_equal(learn.predict(df, interval=.9), whole, rtol=1e-4)
     top = learn.recommend(NEW_USERS + [3], 5, min_ratings=0)
-    monkeypatch.setattr('fastcf.rank.topn.blocks_of', partial(blocks_of, budget=300))
+    monkeypatch.setattr('fastcf.rank.best.blocks_of', partial(blocks_of, budget=300))
     pd.testing.assert_frame_equal(learn.recommend(NEW_USERS + [3], 5, min_ratings=0), top, rtol=1e-4)
 
 @pytest.mark.parametrize('who', [[250, 3, 299], [3, 4], [250]])
