@@ -9,6 +9,7 @@ __all__ = ['ROWWISE', 'LARGE', 'FusedAdam', 'table_optimizer']
 
 # %% ../../nbs/learn/01_optim.ipynb #9187acfd
 import torch
+from ..core import short_repr
 from fastai.optimizer import OptimWrapper,set_item_pg
 
 # %% ../../nbs/learn/01_optim.ipynb #c96ecf62
