@@ -105,10 +105,11 @@ def check_range(
     return lo,hi
 
 # %% ../nbs/00_core.ipynb #8161d508
+_MOST = 2**31 # a count beyond is a slip, or a machine out of memory
 def _is_number(o): return isinstance(o, (int, float, np.integer, np.floating)) and not isinstance(o, bool)
 def _is_frame(o): return isinstance(o, pd.DataFrame) or not isinstance(o, type) and (hasattr(o, '__dataframe__') or hasattr(o, '__arrow_c_stream__'))
 _KINDS = { # annotation: what to call it, and how it is recognised
-    int: ('a whole number', lambda o: isinstance(o, (int, np.integer)) and not isinstance(o, bool)),
+    int: ('a whole number', lambda o: isinstance(o, (int, np.integer)) and not isinstance(o, bool) and abs(o) < _MOST),
     float: ('a number', lambda o: _is_number(o) and o == o),
     bool: ('True or False', lambda o: isinstance(o, (bool, np.bool_)) or _is_number(o) and o in (0, 1)),
     str: ('a text', lambda o: isinstance(o, str)),
@@ -132,7 +133,7 @@ def _kind(name, hint, default):
     if not kinds or None in kinds: return
     words,tests = zip(*kinds)
     if hint is str and name.endswith('_name'): words,tests = ["a column's name"],[lambda o: pd.api.types.is_scalar(o) and not isinstance(o, torch.Tensor)]
-    if name == 'seed': words,tests = ['a whole number from 0'],[lambda o: _KINDS[int][1](o) and 0 <= o < 2**64]
+    if name == 'seed': words,tests = ['a whole number from 0'],[lambda o: isinstance(o, (int, np.integer)) and not isinstance(o, bool) and 0 <= o < 2**64]
     if default is None or type(None) in hints: tests = [*tests, lambda o: o is None]
     return ' or '.join(words),tests
 
@@ -151,7 +152,8 @@ def check_types(
     def _inner(*args, **kwargs):
         for name,value in [*zip(names, args), *kwargs.items()]:
             if name in kinds and not any(test(value) for test in kinds[name][1]):
-                raise ArgumentError(f"{name}: expected {kinds[name][0]}, got {short_repr(value)}")
+                large = ' below 2**31' if isinstance(value, int) and abs(value) >= _MOST and name != 'seed' else ''
+                raise ArgumentError(f"{name}: expected {kinds[name][0]}{large}, got {short_repr(value)}")
         return f(*args, **kwargs)
     return _inner
 
@@ -221,7 +223,9 @@ def listed(
     if pd.api.types.is_scalar(ids): return [ids]
     if getattr(ids, 'ndim', 1) != 1 or isinstance(ids, (dict, set, frozenset, type)) or not hasattr(ids, '__iter__'):
         raise ArgumentError(f"{name}: expected an id, or a list, an array or a Series of ids, got {short_repr(ids)}")
-    return list(ids)
+    ids = list(ids)
+    if any(t.__hash__ is None for t in set(map(type, ids))): raise ArgumentError(f"{name}: expected ids, numbers or texts, got {short_repr(ids)}")
+    return ids
 
 # %% ../nbs/00_core.ipynb #d43d13b2
 @check_types

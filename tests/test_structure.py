@@ -1,5 +1,5 @@
 "The order of wings and rooms: imports and calls point down, circles and private names across rooms are found, state has one owner"
-import ast, configparser, inspect
+import ast, builtins, configparser, dis, importlib.util, inspect
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -116,3 +116,21 @@ def test_a_package_in_order_has_no_faults(tmp_path): assert faults(package(tmp_p
 def test_each_planted_fault_is_found(tmp_path, modules, sentence):
     found = faults(package(tmp_path, **modules))
     assert len(found) == 1 and found[0].startswith(sentence)
+
+def unknown_names(module):
+    "(function, name) of what no function of a module could find when it is called"
+    def codes(c):
+        yield c
+        for o in c.co_consts:
+            if inspect.iscode(o): yield from codes(o)
+    found = codes(compile(Path(module.__file__).read_text(encoding='utf-8'), module.__file__, 'exec'))
+    return {(c.co_name, i.argval) for c in found for i in dis.get_instructions(c) if i.opname == 'LOAD_GLOBAL' and not hasattr(module, i.argval) and not hasattr(builtins, i.argval)}
+
+@pytest.mark.parametrize('name', rooms())
+def test_every_name_in_a_function_is_there(name): assert unknown_names(importlib.import_module(name)) == set()
+
+def test_a_name_that_is_not_imported_is_found(tmp_path):
+    (tmp_path/'lacking.py').write_text("import os\ndef f(x): return [short_repr(o) for o in x] if os.sep else len(x)\n")
+    spec = importlib.util.spec_from_file_location('lacking', tmp_path/'lacking.py')
+    spec.loader.exec_module(m := importlib.util.module_from_spec(spec))
+    assert {n for _,n in unknown_names(m)} == {'short_repr'}

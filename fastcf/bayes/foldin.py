@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_side,check_types,other_side
+from ..core import SIDES,RatingsError,UnknownIdError,check_choice,check_columns,check_side,check_types,other_side
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..learn.learned import Learned
@@ -183,7 +183,7 @@ def _as_frame(learn, ratings, side):
     if not isinstance(ratings, pd.DataFrame):
         raise TypeError(f"ratings: expected a frame of {', '.join(names)}, or a dictionary of {other.name}: rating for one new {own.name}, "
                         f"got {type(ratings).__name__}.")
-    if set(names) <= set(ratings.columns): return ratings[names]
+    if set(names) <= set(ratings.columns): return check_columns('ratings', ratings, *names)[names]
     if ratings.shape[1] < 3:
         fault = f"new ratings need {names}, there are {list(ratings.columns)}"
         raise RatingsError([describe_fault('columns', fault, "Rename the columns")])

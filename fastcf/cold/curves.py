@@ -85,7 +85,7 @@ class Arrivals:
         known = self.others.ids[(learn.dls.counts(other_side(side)) > 0).numpy()]
         said,self.test = (df[df[self.other].isin(known)] for df in (answers, test))
         if not len(self.test): raise ValueError(f"test: none of its {self.other}s has training ratings, so there is nothing to measure. Pass ratings of {self.others.name}s that the learner knows.")
-        said = said.sample(frac=1, random_state=seed)
+        said = said.sample(frac=1, random_state=seed % 2**32)
         self.said = said.assign(_n=said.groupby(self.own).cumcount())
         self.ids = Vocab(np.concatenate([said[self.own], self.test[self.own]]), self.own)
         self.rows,self.cols = self.ids.rows(self.test[self.own]),self.others.rows(self.test[self.other])

@@ -24,7 +24,7 @@ from .learner import CFLearner
 from .model import evaluating
 from .means import regularised_means,sparseness
 from .row_decay import RowDecay
-from ..core import check_choice,check_count
+from ..core import check_choice,check_count,check_types,short_repr
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #6a96070d
 @contextmanager
@@ -171,7 +171,7 @@ def curve(self:_Search):
     bs = _batch_size(rows, self.dl.bs, (runs + 1) * steps)
     lrs = np.geomspace(1e-8, 1e4, steps)
     _,smoothed = self.sweep(lrs, bs)
-    if np.isnan(smoothed[steps//6]): raise ValueError(f"find_lr: the loss explodes in steps at learning rates below {lrs[steps//6]:.0e}. Look at the loss function {self.learn.loss_func} and its gradient; nothing was changed.")
+    if np.isnan(smoothed[steps//6]): raise ValueError(f"find_lr: the loss explodes in steps at learning rates below {lrs[steps//6]:.0e}. Look at weight decay (wd={self.wd}), at the loss function {self.learn.loss_func} and its gradient; nothing was changed.")
     end = _range_end(lrs, _middle(smoothed[None]), self.first)
     lrs = np.geomspace(end / 1e4, end * 10, steps)
     losses,smoothed = map(np.stack, zip(*(self.sweep(lrs, bs) for _ in range(runs))))
@@ -311,14 +311,18 @@ def _suggest(funcs, curve):
     return {getattr(f, 'func', f).__name__: ask(f) for f in funcs}
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #1d1341f5
-def _check_fit(epochs, schedule, runs):
+_MOST = 1_000 # epochs; two rows need nearly as many
+
+def _check_fit(epochs, schedule, runs, budget):
     check_count('epochs', epochs); check_count('runs', runs)
+    if not 0 < budget <= _MOST: raise ValueError(f"budget: expected epochs above 0, {_MOST} at most, got {short_repr(budget)}")
     check_choice('schedule', schedule, [*_schedules((.9,)*3)])
 
 def _factor_count(model): return model.item_vectors().shape[1] if callable(getattr(model, 'item_vectors', None)) else 50
 
 # %% ../../nbs/learn/05_lr_finder.ipynb #4c461101
 @patch
+@check_types
 def find_lr(self:CFLearner,
     epochs:int=5, # Epochs of the fit that the rate is for
     schedule:str='one_cycle', # Of that fit: 'one_cycle' (`fit_one_cycle`), 'flat_cos' (`fit_flat_cos`) or 'flat' (`fit`)
@@ -329,7 +333,7 @@ def find_lr(self:CFLearner,
     seed:int=0 # Seed of the orders, of the rows held back and of what a model drops
 ) -> LRFinding: # `.lr` to use, `.plot()` to look at
     "A learning rate for a fit to come, from sweeps and short trial fits; the learner is left as it was, bit for bit"
-    _check_fit(epochs, schedule, runs)
+    _check_fit(epochs, schedule, runs, budget)
     if getattr(self.loss_func, 'ranks_items', False):
         raise TypeError(f"find_lr: {self.loss_func.__name__} needs what a callback draws, and find_lr calls none. Use learn.lr_find(), or try a few rates: 5e-3, 2e-2.")
     if getattr(self, 'opt', None) is not None and len(getattr(getattr(self, 'recorder', None), 'values', None) or []):

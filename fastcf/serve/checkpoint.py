@@ -210,7 +210,7 @@ _UNITS = dict(s=1, sec=1, second=1, min=60, minute=60, h=3600, hour=3600)
 
 def _interval(every):
     "Steps and seconds between checkpoints, of which one is `None`; both are for 'epoch'"
-    if every == 'epoch': return None,None
+    if isinstance(every, str) and every == 'epoch': return None,None
     if isinstance(every, str) and (m := re.fullmatch(r'([\d.]+) *([a-z]+?)s?', every)) and m[2] in _UNITS: return None,float(m[1]) * _UNITS[m[2]]
     if isinstance(every, str): raise ValueError(f"every: expected 'epoch', a number of steps, or a time such as '10 min', got {short_repr(every)}")
     return check_count('every', every),None
@@ -226,7 +226,7 @@ class CheckpointCallback(Callback):
         keep:int=2, # How many to keep: the last ones
         resume=False # 'auto' goes on from the last checkpoint if there is one, True if there has to be one; False starts anew and removes those that are there
     ):
-        if resume not in (False, True, 'auto'): raise ValueError(f"resume: expected 'auto', True or False, got {short_repr(resume)}")
+        if not isinstance(resume, (bool, str)) or resume not in (False, True, 'auto'): raise ValueError(f"resume: expected 'auto', True or False, got {short_repr(resume)}")
         (self.steps,self.seconds),self.keep,self.resume,self.start = _interval(every),check_count('keep', keep),resume,(0, 0)
         self.folder,self.every = Path(folder),every
 

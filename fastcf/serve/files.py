@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import fastcf
 from fastcore.basics import ifnone,patch
-from ..core import check_types,SIDES
+from ..core import ArgumentError,check_types,id_repr,short_repr,SIDES
 from ..data.loaders import CFDataLoaders
 from ..data.vocab import Vocab
 from ..learn.model import evaluating,is_bilinear,score_pairs
@@ -160,6 +160,12 @@ def _check_scores(learn, users, items):
         raise TypeError(f"save_recommender: {type(m).__name__} does not score a pair by the product of its vectors, the biases and the sigmoid of its y_range: "
                         f"{float(said[0]):.4g} for the first pair, where these give {float(expected[0]):.4g}. {_KEEPS_ANY}")
 
+def _check_metrics(metrics):
+    "Raise unless every metric is a number with a name"
+    for k,v in (metrics or {}).items():
+        if not isinstance(k, str) or isinstance(v, bool) or not isinstance(v, (int, float, np.integer, np.floating)) or not np.isfinite(v):
+            raise ArgumentError(f"metrics: expected a name and a number, such as {{'rmse': 0.91}}, got {id_repr(k)}: {short_repr(v)}")
+
 def _recorded(learn):
     "The metrics of the last validation, by name"
     names,values = (getattr(getattr(learn, 'recorder', None), k, []) for k in ('metric_names', 'values'))
@@ -204,7 +210,7 @@ def save_recommender(self:CFLearner,
     samples:int=200 # After `Gibbs`: samples of the posterior at most, for intervals; 0 for none
 ) -> Path: # The folder
     "Write what `Recommender.load` opens"
-    _check_model(self)
+    _check_model(self); _check_metrics(metrics)
     with evaluating(self.model): (user,u,user_ids),(item,i,item_ids) = (_side(self, o) for o in SIDES)
     _check_scores(self, user['user.vectors'], item['item.vectors'])
     metadata,(offsets,items) = _items(self),self.dls.seen

@@ -8,7 +8,6 @@ Docs: https://fastcf.github.io/fastcf/serve/interviews.html.md"""
 __all__ = []
 
 # %% ../../nbs/serve/02_interviews.ipynb #0c34bde2
-import json
 from copy import copy
 from types import SimpleNamespace
 import numpy as np
@@ -19,7 +18,7 @@ from ..bayes.posterior import Gaussian,augment,cholesky
 from ..bayes.belief import Belief,RowLikelihood
 from ..interview.questions import ExposureModel,Interviewer,TastePrior
 from ..interview.topics import Topics
-from ..interview.interview import Interview
+from ..interview.interview import Interview,read_state
 from .recommender import Recommender
 
 # %% ../../nbs/serve/02_interviews.ipynb #cbd5154c
@@ -156,5 +155,5 @@ def interview(self:Recommender,
     if '_interviewer' not in self.__dict__: self._interviewer = SavedInterviewer(self, seed)
     teach = copy(self._interviewer)
     teach.rng = np.random.default_rng(seed)
-    if state is not None: return Interview.from_json(teach, state, json.loads(state).get('proxies'))
+    if state is not None: return Interview.from_json(teach, state, read_state(state, 'state').get('proxies'))
     return Interview(teach, page_size, pages, strategy, about, min_gain, seed, proxies)

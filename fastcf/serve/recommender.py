@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..core import RatingsError,SIDES,check_choice,check_count,check_types,listed,other_side,short_repr
+from ..core import RatingsError,SIDES,check_choice,check_columns,check_count,check_types,listed,other_side,short_repr
 from ..data.vocab import Vocab
 from ..data.checks import clean_ids,clean_values,describe_fault
 from ..bayes.belief import Belief,Labels,RowLikelihood
@@ -55,11 +55,11 @@ class Recommender(Tables):
         raise AttributeError(f"{name}: not something a Recommender has; there are {can}. Whatever else a learner does needs training ratings, which are not in the files: call it on the learner, and save again.")
 
     def titles(self,
-        ids # Ids of items
+        ids # An item's id or several
     ) -> np.ndarray|None: # Titles [n]; `None` if the metadata has no column `title` or `name`
         "The titles of items"
         col = None if self.items is None else next((c for c in ('title', 'name') if c in self.items), None)
-        return None if col is None else self.items[col].reindex(pd.Index(ids, tupleize_cols=False)).to_numpy()
+        return None if col is None else self.items[col].reindex(ids if isinstance(ids, pd.Index) else pd.Index(listed(ids), tupleize_cols=False)).to_numpy()
 
     @property
     def all_titles(self) -> np.ndarray|None:
@@ -102,7 +102,7 @@ def candidates(self:Recommender,
 ) -> Candidates: # To choose from
     "What there is to choose from; kept for the next list where all items are"
     s,least = self.item,max(1, min_ratings)
-    if items is not None: ids = pd.Index(listed(items), tupleize_cols=False).unique()
+    if items is not None: ids = pd.Index(listed(items, 'items'), tupleize_cols=False).unique()
     elif min_ratings in self._candidates: return self._candidates[min_ratings]
     elif s.attached and min_ratings < 1: ids = s.known.ids
     else: ids = s.vocab.ids
@@ -137,7 +137,7 @@ def lists(self:Recommender,
     "The best items for some users, as arrays"
     if unknown not in ('error', 'skip'): raise ValueError(f"unknown: expected 'error' or 'skip', got {short_repr(unknown)}; 'popular' and 'nan' are for a learner alone")
     if users is None: users = self.user.vocab[np.flatnonzero(self.user.counts.numpy())]
-    users,k,order,c,parts = listed(users),check_count('k', k),_order(self, rank_by),self.candidates(items, min_ratings),[]
+    users,k,order,c,parts = listed(users, 'users'),check_count('k', k),_order(self, rank_by),self.candidates(items, min_ratings),[]
     rows = self.rows(users, 'user', 'nan' if self.user.attached or unknown == 'skip' else 'error')
     if unknown == 'skip' and not self.user.attached: users,rows = [u for u,r in zip(users, rows) if r >= 0],rows[rows >= 0]
     k = min(k, len(c))
@@ -261,6 +261,7 @@ def _new_ratings(self, ratings, side='user', unknown='error'):
     if not set(names) <= set(ratings.columns):
         if ratings.shape[1] < 3: raise RatingsError([describe_fault('columns', f"new ratings need {names}, there are {list(ratings.columns)}", "Rename the columns")])
         ratings = ratings.iloc[:, :3].set_axis(names, axis=1)
+    check_columns('ratings', ratings, *names)
     faults = []
     values,_ = clean_values(ratings[names[2]], self.limits, faults, new=True)
     u,i = [clean_ids(ratings[n], faults) for n in names[:2]]

@@ -326,6 +326,20 @@ def test_simulation_with_topics(world, genre):
     assert at(a, 'popular') == at(b, 'popular') and at(a, 'adaptive')[0] == at(b, 'adaptive')[0] and at(a, 'adaptive')[1] != at(b, 'adaptive')[1]
     assert np.isfinite(a.rmse).all()
 
+def test_a_text_that_to_json_never_wrote_is_refused_by_name(world):
+    iv = Interview(world['teach'], page_size=3, pages=2)
+    page = iv.next_page()
+    iv.answer({page['item'].iloc[0]: 4, page['item'].iloc[1]: None})
+    good = json.loads(iv.to_json())
+    strange = [None, 0, -1, 1.5, True, 'nonsense', [], {}, [[]], [['page']], [['answer', [1]]], [['page', None]], [['nonsense', []]], [['skip', [1]]], [[['page'], []]]]
+    texts = ['', '[', '1', 'null', '[]', '{}', '"x"', '[' * 100_000, *(json.dumps({k: v for k,v in good.items() if k != o}) for o in good if o != 'proxies'), *(json.dumps(good | {'log': o}) for o in strange if o != [])]
+    for text in texts:
+        with pytest.raises(ValueError, match='^text: expected what to_json gave'): Interview.from_json(world['teach'], text)
+    for k in good.keys() - {'log', 'proxies'}:
+        for o in strange:
+            try: Interview.from_json(world['teach'], json.dumps(good | {k: o}))
+            except ValueError as e: assert k in str(e), (k, o, e)
+
 def test_who_stays_becomes_a_user_with_what_they_said(world):
     from copy import deepcopy
     import fastcf.bayes.growth
