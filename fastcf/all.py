@@ -51,6 +51,7 @@ from .rank.sweeps import *
 from .rank.fade import *
 from .rank.best import *
 from .rank.ials import *
+from .rank.newcomers import *
 from .rank.topn import *
 from .rank.baselines import *
 from .rank.metrics import *

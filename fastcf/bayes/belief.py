@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_types,UnknownIdError,check_count,listed,settle,stable_topk
+from ..core import UnknownIdError,check_count,check_types,listed,settle,short_repr,stable_topk
 from ..data.vocab import Vocab
 from ..learn.pairs import add_spread,check_interval,id_pairs
 from .posterior import Gaussian,RatingsCSR,group_ratings,ranges,row_precisions
@@ -32,6 +32,7 @@ class Labels:
     titles:np.ndarray|None=None # Titles of the columns [columns], where these are items
     reader:object=None # A function from a frame or dictionary of ratings to ids of rows, rows, columns and ratings, checked
     served:Tensor|None=None # Of which columns without training ratings something is believed, bool [columns]
+    lists:object=None # A function from a belief about users and `recommend`'s arguments to a frame of lists by more than ratings
 
     @property
     def unknown(self) -> Tensor: # bool [columns]
@@ -288,28 +289,68 @@ def predict_all(self:Belief,
 BLOCK = 2**24 # scores at a time: 64 MB
 
 @patch
+def left_out(self:Belief,
+    min_ratings:int=1 # Training ratings that a column needs
+) -> Tensor: # bool [columns]
+    "Columns that are not recommended"
+    labels = self.labels
+    return labels.unknown if labels.counts is None else labels.unknown | (labels.counts < min_ratings)
+
+@patch
+def said_in(self:Belief,
+    at:Tensor # Rows that follow one another [b]
+) -> tuple: # Place among `at`, and column, of each of their ratings
+    "What some rows have rated"
+    first,last = int(self.groups.starts[at[0]]),int(self.groups.starts[at[-1] + 1])
+    return self.groups.rows()[first:last] - at[0],self.groups.cols[first:last]
+
+def top_rated(
+    belief:Belief, # About some rows
+    k:int, # How many for each, fewer where there are fewer columns
+    out:Tensor, # Columns that are left out, bool [columns]
+    exclude_seen:bool=True # Leave out what was rated
+) -> tuple: # Columns [b, k], the best first, and {'prediction': [b, k]}; minus infinity where there is none
+    "The columns that each row would rate highest"
+    like,dev,tops = belief.likelihood,belief.mean.device,[]
+    for at in torch.arange(len(belief)).split(max(1, BLOCK // max(1, len(like)))):
+        raw = like.linear(belief.mean[at.to(dev)]).masked_fill_(out.to(dev), -torch.inf) # [b, columns]
+        if exclude_seen: raw[tuple(o.to(dev) for o in belief.said_in(at))] = -torch.inf
+        tops.append([o.cpu() for o in stable_topk(settle(raw), min(k, len(like)))])
+    values,cols = (torch.cat(o) for o in zip(*tops))
+    return cols,dict(prediction=torch.where(values.isfinite(), like.link(values)[0], -torch.inf))
+
+def list_frame(
+    belief:Belief, # About some rows
+    cols:Tensor, # Columns [b, k], the best first
+    shown:dict, # Name to numbers [b, k]; the first is minus infinity where there is nothing
+    interval:float|None=None # Share of ratings between `low` and `high`
+) -> pd.DataFrame: # A line for each that is listed
+    "Lists with ids, ranks and titles"
+    labels = belief.labels
+    row,rank = (o.numpy() for o in next(iter(shown.values())).isfinite().nonzero(as_tuple=True))
+    picks = cols.numpy()[row, rank]
+    res = {labels.ids.name: labels.ids[row], 'rank': rank + 1, labels.others.name: labels.others[picks]}
+    if labels.titles is not None: res['title'] = labels.titles[picks]
+    res = pd.DataFrame(res | {n: o.numpy()[row, rank] for n,o in shown.items()})
+    if check_interval(interval) is None: return res
+    return add_spread(res, belief.variance(picks, row).sqrt().cpu().numpy(), interval, limits=belief.likelihood.y_range)
+
+@patch
 @torch.no_grad()
 @check_types
 def recommend(self:Belief,
     k:int=10, # How many for each row
     exclude_seen:bool=True, # Leave out what was rated
-    min_ratings:int=1 # Leave out those with fewer training ratings; 0 brings in those that an attached prior serves
-) -> pd.DataFrame: # user, rank from 1, item, title if there is one, prediction; for rows that are items, the users who would like them best
+    min_ratings:int=1, # Leave out those with fewer training ratings; 0 brings in those that an attached prior serves
+    rank_by:str|None=None, # For new users: 'value', 'rating' or 'chance', as in `learn.recommend`; by default 'value' where ratings and choices are known
+    interval:float|None=None # Share of ratings that should fall between `low` and `high`, such as 0.9
+) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for; for rows that are items, the users who would like them best
     "The best of the other side for each row"
-    k,labels,dev = min(check_count('k', k), len(self.likelihood)),self.labels,self.mean.device
-    few = False if labels.counts is None else labels.counts < min_ratings
-    out,tops,starts = (labels.unknown | few).to(dev),[],self.groups.starts
-    for at in torch.arange(len(self)).split(max(1, BLOCK // max(1, len(self.likelihood)))):
-        raw = self.likelihood.linear(self.mean[at.to(dev)]).masked_fill_(out, -torch.inf) # [b, columns]
-        first,last = int(starts[at[0]]),int(starts[at[-1] + 1])
-        if exclude_seen: raw[self.groups.rows()[first:last].to(dev) - at[0].to(dev), self.groups.cols[first:last].to(dev)] = -torch.inf
-        tops.append([o.cpu() for o in stable_topk(settle(raw), k)])
-    values,cols = (torch.cat(o) for o in zip(*tops))
-    row,rank = (o.numpy() for o in values.isfinite().nonzero(as_tuple=True))
-    picks = cols.numpy()[row, rank]
-    res = {labels.ids.name: labels.ids[row], 'rank': rank + 1, labels.others.name: labels.others[picks]}
-    if labels.titles is not None: res['title'] = labels.titles[picks]
-    return pd.DataFrame(res | {'prediction': self.likelihood.link(values[row, rank])[0].numpy()})
+    check_count('k', k)
+    labels = self.labels
+    if labels.lists is not None and labels.side == 'user': return labels.lists(self, k, exclude_seen, min_ratings, rank_by, interval)
+    if rank_by not in (None, 'rating'): raise ValueError(f"rank_by: expected 'rating', as nothing is known here of what such rows choose, got {short_repr(rank_by)}")
+    return list_frame(self, *top_rated(self, k, self.left_out(min_ratings), exclude_seen), interval)
 
 # %% ../../nbs/bayes/01_belief.ipynb #be11ef20
 @patch

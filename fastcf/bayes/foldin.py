@@ -262,6 +262,8 @@ def row_prior(
     "The prior of one side, estimated when it is first asked for and again when the tables have changed"
     return learn.learned.get(f'{check_side(side)}_prior')
 
+LISTS = {} # 'learner': a function that lists what is worth most to new users of a learner, from `fastcf.rank.topn`
+
 def fold_rows(
     learn, # A fitted learner
     checked, # As from `new_ratings`
@@ -273,7 +275,7 @@ def fold_rows(
     served,o = learn.learned.prior(side),columns_of(learn, side)
     if prior is None: prior = row_prior(learn, side) if served is None else served.belief(ids.ids)
     like = prior.likelihood if o.belief is None else prior.likelihood.widened(o.belief.prior, o.at)
-    labels = Labels(ids, o.ids, side, o.counts, o.titles, partial(new_ratings, learn, side=side), None if o.at is None else o.at.cpu() >= 0)
+    labels = Labels(ids, o.ids, side, o.counts, o.titles, partial(new_ratings, learn, side=side), None if o.at is None else o.at.cpu() >= 0, partial(LISTS['learner'], learn) if LISTS else None)
     return Belief(prior.prior, like, labels, ratings)
 
 # %% ../../nbs/bayes/02_foldin.ipynb #3e9d31e7

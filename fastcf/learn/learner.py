@@ -17,7 +17,7 @@ from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
-from fastai.learner import Learner
+from fastai.learner import CastToTensor,Learner
 from fastai.metrics import AccumMetric,mae
 from fastai.callback.schedule import Learner # fit_one_cycle, lr_find and their like
 from fastcore.basics import patch,ifnone
@@ -53,6 +53,10 @@ def _listens(cb, event_name):
     "Whether `cb` has something to do at this event; `after_fit` resets every callback's `run`"
     cls = type(cb)
     return event_name == 'after_fit' or hasattr(cls, event_name) or event_name in vars(cb) or cls.__call__ is not Callback.__call__
+
+def _is_plain(batch):
+    "Whether there is no subclass of a tensor, which `CastToTensor` is for"
+    return all(type(o) is torch.Tensor for o in batch)
 
 # %% ../../nbs/learn/02_learner.ipynb #0d6cfd38
 ERRORS = 'rmse','mae','mse','msle','mape','crps','nll','perplexity'
@@ -92,7 +96,7 @@ class CFLearner(Learner):
     def __call__(self, event_name): L(event_name).map(self._call_one) if not isinstance(event_name, str) else self._call_one(event_name)
     def _call_one(self, event_name):
         for cb in sorted(self.cbs, key=lambda o: o.order):
-            if _listens(cb, event_name): cb(event_name)
+            if _listens(cb, event_name) and not (event_name == 'before_batch' and type(cb) is CastToTensor and _is_plain(self.xb + self.yb)): cb(event_name)
 
     def _set_device(self, b): return b if b[0].device == model_device(self.model) else super()._set_device(b)
 

@@ -10,15 +10,29 @@ __all__ = ['ROWWISE', 'LARGE', 'FusedAdam', 'table_optimizer']
 # %% ../../nbs/learn/01_optim.ipynb #9187acfd
 import torch
 from ..core import short_repr
-from fastai.optimizer import OptimWrapper,detuplify_pg,set_item_pg
+from fastai.optimizer import OptimWrapper,set_item_pg
 
 # %% ../../nbs/learn/01_optim.ipynb #c96ecf62
+def _entry(group, name):
+    "What fastai calls `name`: `betas__0` is the first of `betas`"
+    key,_,at = name.partition('__')
+    return group[key][int(at)] if at else group[key]
+
 class _Hypers(dict):
     "Hyper-parameters of a group by fastai's names; what is written to it reaches the PyTorch optimizer"
-    def __init__(self, opt, group): super().__init__({opt.fwd_map[k]: v for k,v in detuplify_pg(group).items()}); self.opt,self.group = opt,group
+    def __init__(self, opt, group): super().__init__({k: _entry(group, name) for name,k in opt.fwd_map.items()}); self.opt,self.group = opt,group
     def __setitem__(self, k, v): super().__setitem__(k, v); set_item_pg(self.group, self.opt.bwd_map[k], v)
 
 # %% ../../nbs/learn/01_optim.ipynb #62b12d05
+def _is_ready(p, state): return bool(state) and p.device.type == 'cpu' and p.grad.dtype == p.dtype == torch.float32 and not p.grad.is_sparse
+
+@torch.no_grad()
+def _fused_step(group, params, states):
+    mean,square,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
+    torch._foreach_add_(steps, 1)
+    torch._fused_adamw_(params, [p.grad for p in params], mean, square, [], steps, lr=group['lr'], beta1=group['betas'][0], beta2=group['betas'][1],
+                        weight_decay=group['weight_decay'], eps=group['eps'], amsgrad=False, maximize=False)
+
 class FusedAdam(OptimWrapper):
     "PyTorch's fused AdamW with the constants and hyper-parameter names of fastai's `Adam`"
     def __init__(self,
@@ -30,6 +44,15 @@ class FusedAdam(OptimWrapper):
         wd:float=0. # Decoupled weight decay
     ):
         super().__init__(params, torch.optim.AdamW, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=True)
+
+    def step(self, closure=None):
+        "A step of the kernel itself; the first one, and any out of the ordinary, by PyTorch's optimizer, whose layers take as long as the kernel"
+        opt = self.opt
+        batch = [(g, [p for p in g['params'] if p.grad is not None]) for g in opt.param_groups]
+        hooks = opt._optimizer_step_pre_hooks or opt._optimizer_step_post_hooks
+        if closure is not None or hooks or not all(_is_ready(p, opt.state.get(p)) for _,ps in batch for p in ps): return opt.step(closure)
+        for group,params in batch:
+            if params: _fused_step(group, params, [opt.state[p] for p in params])
 
     @property
     def hypers(self):

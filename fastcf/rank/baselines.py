@@ -20,7 +20,8 @@ from ..bayes.posterior import group_ratings,ranges
 from .best import top_scores
 from .fade import Fade
 from .ials import choice_weights
-from .topn import ranked_frame,shown_blocks,strike_seen
+from .best import shown_blocks
+from .topn import ranked_frame,strike_seen
 
 # %% ../../nbs/rank/04_baselines.ipynb #ee4e7cd3
 class Baseline:

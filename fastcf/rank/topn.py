@@ -15,22 +15,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import check_choice,check_count,check_types,listed,settle,short_repr,show_progress
+from ..core import check_choice,check_count,check_types,listed,short_repr
 from ..bayes.posterior import ranges
 from ..bayes.belief import Belief
-from ..learn.pairs import add_spread,check_interval,list_ranges
-from .choice import RANK_BY,choices_of_new
+from ..bayes.foldin import LISTS
+from .newcomers import lists_of_new
+from ..learn.pairs import check_interval,list_ranges
+from .choice import RANK_BY
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .best import blocks_of,most_alike,Products,top_scores,top_values
+from .best import Products,most_alike,shown_blocks,top_scores,top_values
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5f67b1ac
-def shown_blocks(rows, width):
-    "`rows` in blocks, with a progress bar where there are many"
-    parts = blocks_of(rows, width)
-    return parts if len(parts) < 8 else show_progress(parts, leave=False)
-
 def ranked_frame(c, name, ids, id_col, cols, values):
     "A frame of lists for `ids` [b]: `cols` [b, k] best first, a column of the frame for each of `values` [b, k]; the first is minus infinity where there is no item"
     cols,values = cols.cpu().numpy(),{n: v.cpu().numpy() for n,v in values.items()}
@@ -152,7 +149,7 @@ def recommend(self:CFLearner,
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for
     "The best items for some users"
     if check_interval(interval) is not None and not has_ratings(self.dls.train_ds): raise ValueError("interval: needs ratings, and these loaders carry choices alone. Leave it out.")
-    if isinstance(users, Belief): return _lists_of_new(self, users, check_count('k', k), exclude_seen, min_ratings, items, rank_by, interval)
+    if isinstance(users, Belief): return _lists_of_new(self, users, check_count('k', k), exclude_seen, min_ratings, rank_by, interval, items)
     (users,rows),k = _who(self, users, unknown),check_count('k', k)
     c,out = _choices(self, items, min_ratings)
     order = _order(self, rank_by)
@@ -168,31 +165,14 @@ def recommend(self:CFLearner,
         res = _in_order(res, more, users, c.user.name)
     return res if interval is None else list_ranges(self.predict, res, interval)
 
-def _lists_of_new(learn, new, k, exclude_seen, min_ratings, items, rank_by, interval):
+def _lists_of_new(learn, new, k, exclude_seen, min_ratings, rank_by, interval, items=None):
     "Lists of users that were folded in: what their ratings say of taste, and that they chose those items, of their choices"
     if new.labels is None or new.labels.side != 'user': raise TypeError(f"users: expected ids, or new users as from learn.fold_in, got {short_repr(new)}. Rows that are items have no lists of items.")
-    c,out = _choices(learn, items, min_ratings)
-    order,k = _order(learn, rank_by),min(k, len(out))
-    if len(new.likelihood) != len(out): raise ValueError(f"users: folded in over {len(new.likelihood):,} items, and there are {len(out):,} to choose from. Fold them in with this learner; items that only an attached prior knows cannot be named here.")
-    g,who,tops,products = new.groups,torch.arange(len(new)),[],None
-    if order != 'rating':
-        m = learn.choice
-        x = choices_of_new(m, g.rows(), g.cols, len(new), weights=m.weights_of(new.values))
-        x[new.rating_count == 0] = m.users.mean(0)
-        products = Products(m.items)
-    ratings = lambda rows: lambda at, cols: new.expected(cols, rows[at]).cpu()
-    for rows in shown_blocks(who, len(out)):
-        raw = new.likelihood.linear(new.mean[rows.to(new.mean.device)]).cpu() if order == 'rating' else products(x[rows])
-        raw[:, out] = -torch.inf
-        if exclude_seen: strike_seen(raw, rows, (g.starts, g.cols))
-        if order != 'rating': tops.append(top_values(m, raw, ratings(rows), k, order)); continue
-        best,cols = top_scores(settle(raw), k)
-        tops.append((cols, dict(prediction=new.likelihood.link(best)[0].masked_fill(~best.isfinite(), -torch.inf))))
-    cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
-    res = ranked_frame(c, new.ids.name, list(new.ids.ids), c.item.name, cols, values)
-    if interval is None: return res
-    std = new.variance(c.item.rows(res[c.item.name]), new.ids.rows(res[new.ids.name])).sqrt().cpu().numpy()
-    return add_spread(res, std, interval, limits=new.likelihood.y_range)
+    out,order = new.left_out(min_ratings),_order(learn, rank_by)
+    if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(new.labels.others.encode(listed(items, 'items'))), False) | new.labels.unknown
+    return lists_of_new(new, None if order == 'rating' else learn.choice, order, k, out, exclude_seen, interval)
+
+LISTS['learner'] = _lists_of_new
 
 def _in_order(res, more, users, name):
     "Both frames, in the order in which `users` were given"

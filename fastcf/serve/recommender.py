@@ -22,6 +22,7 @@ from ..bayes.belief import Belief,Labels,RowLikelihood
 from ..learn.pairs import UNKNOWN,add_spread,check_interval,id_pairs,list_ranges,skip_unknown
 from ..rank.best import blocks_of,most_alike
 from ..rank.choice import RANK_BY
+from ..rank.newcomers import lists_of_new
 from .format import Folder,RecommenderFileError
 from .contents import Side,read_contents
 from .lists import Candidates,Lists,together,top_of
@@ -285,13 +286,18 @@ def _likelihood(self, side):
         self._likelihoods[side] = like.widened(*other.columns[2:]) if other.attached else like
     return self._likelihoods[side]
 
+def _lists_of_new(self, new, k, exclude_seen, min_ratings, rank_by, interval):
+    "Lists of new users"
+    order = _order(self, rank_by)
+    return lists_of_new(new, self.choice, order, k, new.left_out(min_ratings), exclude_seen, interval)
+
 def _fold(self, ratings, side, prior, unknown):
     "New rows of one side, from their ratings"
     ids,*rated = _new_ratings(self, ratings, side, unknown)
     own,(others,counts,told,at) = self.side(side),self.side(other_side(side)).columns
     if prior is None: before,like = own.attached.of(ids.ids) if own.attached else own.prior,_likelihood(self, side)
     else: before,like = prior.prior,prior.likelihood if told is None else prior.likelihood.widened(told, at)
-    labels = Labels(ids, others, side, counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side), None if at is None else at >= 0)
+    labels = Labels(ids, others, side, counts, None if side == 'item' else self.all_titles, partial(_new_ratings, self, side=side), None if at is None else at >= 0, partial(_lists_of_new, self))
     return Belief(before, like, labels, rated)
 
 # %% ../../nbs/serve/01_recommender.ipynb #65a945b7

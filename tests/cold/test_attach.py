@@ -78,7 +78,7 @@ def test_blocks_change_nothing(town, learn, monkeypatch):
     monkeypatch.setattr('fastcf.cold.attach.BUDGET', 7 * 25)
     pd.testing.assert_frame_equal(learn.predict(df, interval=.9), whole, rtol=1e-4)
     top = learn.recommend(NEW_USERS + [3], 5, min_ratings=0)
-    monkeypatch.setattr('fastcf.rank.topn.blocks_of', partial(blocks_of, budget=300))
+    monkeypatch.setattr('fastcf.rank.best.blocks_of', partial(blocks_of, budget=300))
     pd.testing.assert_frame_equal(learn.recommend(NEW_USERS + [3], 5, min_ratings=0), top, rtol=1e-4)
 
 @pytest.mark.parametrize('who', [[250, 3, 299], [3, 4], [250]])
@@ -249,6 +249,26 @@ def test_lists_of_newcomers_take_in_what_a_prior_serves_where_asked(town, learn)
     learn.detach_prior()
     with pytest.raises(UnknownIdError, match='199'): learn.fold_in({199: 5})
     assert len(learn.fold_in({199: 5, 3: 4}, unknown='drop').values) == 1
+
+def test_lists_by_value_go_on_where_only_a_prior_knows_an_item(town, learn):
+    "Such an item is listed as an average choice, and says nothing as a choice of a newcomer; taste hears it"
+    learn.attach_prior(items=True)
+    both = [learn.fold_in(o).recommend(500, min_ratings=0, interval=.9).set_index('item') for o in ({3: 5, 4: 2}, {3: 5, 4: 2, 199: 1})]
+    assert set(NEW_ITEMS) <= set(both[0].index) and set(both[1].index) == set(both[0].index) - {199}
+    a,b = (o.loc[both[1].index] for o in both)
+    assert a.chance.to_numpy() == pytest.approx(b.chance.to_numpy(), abs=1e-6) and (a.prediction - b.prediction).abs().max() > .01
+    new = b.loc[sorted(set(NEW_ITEMS) & set(b.index))]
+    assert new.chance.nunique() == 1 and (b.low < b.prediction).all()
+    only = learn.fold_in({199: 5}).recommend(3) # nothing that the choice model knows: an average user
+    assert only.item.tolist() == learn.fold_in({199: 5}).recommend(3, rank_by='value').item.tolist() and len(only) == 3
+    learn.detach_prior()
+
+@pytest.mark.parametrize('kwargs,words', [(dict(rank_by='stars'), "rank_by: expected"), (dict(k=0), 'k: expected'), (dict(interval=2), 'interval: expected')])
+def test_lists_of_newcomers_refuse_by_name(town, learn, kwargs, words):
+    with pytest.raises(ValueError, match=words): learn.fold_in({3: 5}).recommend(**kwargs)
+    items = learn.fold_in_items(pd.DataFrame(dict(user=[1, 2], item='z', rating=[4., 5.])))
+    assert len(items.recommend(3)) == 3 and list(items.recommend(3, rank_by='rating', interval=.8))[-2:] == ['low', 'high']
+    with pytest.raises(ValueError, match="rank_by: expected 'rating'"): items.recommend(3, rank_by='value')
 
 def test_doubt_about_both_is_that_of_predict(town, learn):
     "Nothing is known of the user, metadata alone of the item: `predict` and `fold_in` come to the same"

@@ -11,6 +11,7 @@ from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 from fastai.optimizer import Adam, SGD
+from fastai.torch_core import TensorCategory
 from fastcf.data.splits import ColdUserSplitter
 from fastcf.core import RatingsError, UnknownIdError
 import fastcf.learn.predict, fastcf.rank.topn, fastcf.learn.look, fastcf.cold.attach
@@ -87,6 +88,35 @@ def test_fused_adam_is_adam(dls):
     np.testing.assert_allclose(*got, atol=1e-5)
 
 # --- decay, groups, seeds, first values
+
+def test_steps_are_those_of_pytorchs_optimizer():
+    "Bit for bit, with hyper-parameters that change, gradients that are missing, and a state that is forgotten"
+    g,seen = torch.Generator().manual_seed(0),[]
+    first = [torch.randn(s, generator=g) for s in ((7, 5), (3,), (4, 1))]
+    a,b = ([p.clone().requires_grad_() for p in first] for _ in range(2))
+    ours,theirs = (FusedAdam([o[:2], o[2:]], lr=.01, wd=.1) for o in (a, b))
+    for t in range(40):
+        for p,q in zip(a, b): p.grad = q.grad = torch.randn(p.shape, generator=g)
+        if t % 7 == 3: a[1].grad = b[1].grad = None
+        if t == 12: ours.clear_state(); theirs.clear_state()
+        if t == 30: ours.opt.register_step_post_hook(lambda *args: seen.append(t))
+        for o in (ours, theirs): o.set_hyper('lr', [.01 * (t + 1), .02]); o.set_hyper('mom', .9 - .01 * t)
+        ours.step(); theirs.opt.step()
+        assert all(torch.equal(p, q) for p,q in zip(a, b))
+    assert ours.hypers == [dict(h) for h in super(FusedAdam, theirs).hypers] and seen == list(range(30, 40))
+
+def test_kinds_of_tensors_are_cast(dls):
+    "A callback before `CastToTensor` brings one of fastai's own kinds, and a model sees none"
+    class Kind(Callback):
+        order = 8
+        def before_batch(self): self.learn.xb = tuple(TensorCategory(o) for o in self.xb)
+    class Look(Callback):
+        order = 10
+        def before_batch(self): seen.update(type(o) for o in self.xb)
+    for cbs in ([Look()], [Kind(), Look()]):
+        seen,l = set(),quiet(cf_learner(dls, 3, seed=0))
+        l.fit(1, cbs=cbs)
+        assert seen == {torch.Tensor}
 
 @pytest.mark.parametrize('opt_func', [Adam, FusedAdam])
 def test_only_factors_decay(dls, opt_func):
@@ -312,7 +342,7 @@ def test_recommend_against_a_loop(learn, sim, exclude, min_ratings):
 
 def test_recommend_in_blocks_is_the_same(learn, monkeypatch):
     whole = learn.recommend(list(range(40)), 5)
-    monkeypatch.setattr('fastcf.rank.topn.blocks_of', partial(blocks_of, budget=300))
+    monkeypatch.setattr('fastcf.rank.best.blocks_of', partial(blocks_of, budget=300))
     pd.testing.assert_frame_equal(learn.recommend(list(range(40)), 5), whole)
 
 def test_recommend_gives_what_there_is(learn):

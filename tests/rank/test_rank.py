@@ -330,7 +330,8 @@ def test_lists_of_newcomers_against_a_loop(learn):
         mine = got[got.user == u]
         assert mine.value.to_numpy() == pytest.approx(np.sort(value)[::-1][:5], abs=5e-5) and not set(mine.item) & set(rated)
     assert (got.low < got.prediction).all() and (got.prediction < got.high).all()
-    by_rating,own = learn.recommend(new, 5, rank_by='rating'),new.recommend(5)
+    by_rating,own = learn.recommend(new, 5, rank_by='rating'),new.recommend(5, rank_by='rating')
+    pd.testing.assert_frame_equal(new.recommend(5, interval=.8), got)
     assert by_rating.item.tolist() == own.item.tolist() and by_rating.prediction.to_numpy() == pytest.approx(own.prediction.to_numpy(), abs=1e-4)
     with pytest.raises(TypeError, match='users: expected ids'): learn.recommend(learn.fold_in_items(pd.DataFrame(dict(user=d.catalog.user[[1, 2]], item='z', rating=4))))
 

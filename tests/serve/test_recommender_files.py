@@ -70,6 +70,8 @@ def answers(o, learn):
     yield first.explain(items[6])
     yield first.predict_all()
     yield first.recommend(6, min_ratings=3)
+    yield first.recommend(6, rank_by='rating', interval=.8)
+    yield first.recommend(6, rank_by='chance', exclude_seen=False)
     yield first.update({items[5]: 2}).predict(items=items, return_std=True)
     yield o.fold_in_items(dict(zip(users[:3], (1, 5, 3)))).recommend(4)
     yield o.fold_in_items(dict(zip(users[:3], (1, 5, 3)))).predict(users=users, return_std=True)
