@@ -420,8 +420,8 @@ def test_csv_survives_a_kill(tmp_path):
         l.fit(10**6, cbs=EmbeddingStats(every=1, to='s.csv'))
     ''')
     p,f = subprocess.Popen([sys.executable, '-c', code, tmp_path], stderr=subprocess.DEVNULL),tmp_path/'s.csv'
-    for _ in range(600):
-        if f.exists() and f.stat().st_size > 50_000: break
+    for _ in range(3000):
+        if f.exists() and f.stat().st_size > 50_000 or p.poll() is not None: break
         time.sleep(.1)
     p.kill()
     p.wait()
