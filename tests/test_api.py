@@ -15,6 +15,7 @@ import fastcf.watch.stats
 globals().update({k: v for k,v in (vars(fastcf.watch.stats) | vars(fastcf.all)).items() if not k.startswith(('_', 'test'))}) # fastcore's test_eq would be taken for a test
 from fastcf.core import check_count, check_range, check_share, stable_topk
 from copy import deepcopy
+from fastai.learner import load_learner
 from fastcf.bayes.foldin import estimate_prior
 from fastcf.interview.questions import Interviewer
 
@@ -303,6 +304,25 @@ def bounded():
 def test_no_bare_error(wing, of, bounded):
     count,found = finds(wing, of)
     assert count > 1000 and found == []
+
+ELSEWHERE = {'fit', 'validate', 'get_preds', 'show_results', 'load', 'save', 'export', 'lr_find', 'refit', 'set_choice', 'learn_choice'} # fastai's own, or in tests/serve/test_pickles.py
+
+@pytest.mark.slow
+def test_a_loaded_learner_does_or_refuses_by_name(tmp_path):
+    "Every public method that fastcf gives a learner, on what `load_learner` makes of an export"
+    w = world()
+    w['learn'].export(tmp_path/'x.pkl')
+    with warnings.catch_warnings(): warnings.simplefilter('ignore'); loaded = load_learner(tmp_path/'x.pkl')
+    ours = {n for n,o in inspect.getmembers(CFLearner, callable) if not n.startswith('_') and getattr(o, '__module__', '').startswith('fastcf') and n in vars(CFLearner)}
+    done,refused,found = set(),set(),[]
+    for wing in WINGS.values():
+        for name,make,right in wing({**w, 'learn': loaded}):
+            if not name.startswith('learn.') or name.count('.') > 1: continue
+            if (e := attempt(lambda: make()(**right))) is None: done.add(name[6:])
+            elif isinstance(e, ValueError) and re.search('training (ratings|rows)|load_learner', str(e)): refused.add(name[6:])
+            else: found.append((name, f'{type(e).__name__}: {str(e)[:200]}'))
+    assert found == [] and {'predict', 'recommend', 'fold_in', 'similar_items'} <= done and {'find_lr', 'save_recommender', 'add_users'} <= refused
+    assert ours - done - refused - ELSEWHERE == set()
 
 if __name__ == '__main__':
     import time

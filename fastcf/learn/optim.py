@@ -45,7 +45,9 @@ class FusedAdam(OptimWrapper):
     ):
         super().__init__(params, torch.optim.AdamW, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=True)
 
-    def step(self, closure=None):
+    def step(self,
+        closure=None # A function that works out the loss again, as for PyTorch's optimizers
+    ):
         "A step of the kernel itself; the first one, and any out of the ordinary, by PyTorch's optimizer, whose layers take as long as the kernel"
         opt = self.opt
         batch = [(g, [p for p in g['params'] if p.grad is not None]) for g in opt.param_groups]
