@@ -305,7 +305,7 @@ def test_no_bare_error(wing, of, bounded):
     count,found = finds(wing, of)
     assert count > 1000 and found == []
 
-ELSEWHERE = {'fit', 'validate', 'get_preds', 'show_results', 'load', 'save', 'export', 'lr_find', 'refit', 'set_choice', 'learn_choice'} # fastai's own, or in tests/serve/test_pickles.py
+ELSEWHERE = {'add_cb', 'all_batches', 'create_opt', 'fit', 'validate', 'get_preds', 'show_results', 'load', 'save', 'export', 'lr_find', 'set_choice', 'learn_choice'} # fastai's own, or in tests/serve/test_pickles.py
 
 @pytest.mark.slow
 def test_a_loaded_learner_does_or_refuses_by_name(tmp_path):
@@ -315,11 +315,12 @@ def test_a_loaded_learner_does_or_refuses_by_name(tmp_path):
     with warnings.catch_warnings(): warnings.simplefilter('ignore'); loaded = load_learner(tmp_path/'x.pkl')
     ours = {n for n,o in inspect.getmembers(CFLearner, callable) if not n.startswith('_') and getattr(o, '__module__', '').startswith('fastcf') and n in vars(CFLearner)}
     done,refused,found = set(),set(),[]
-    for wing in WINGS.values():
-        for name,make,right in wing({**w, 'learn': loaded}):
-            if not name.startswith('learn.') or name.count('.') > 1: continue
-            if (e := attempt(lambda: make()(**right))) is None: done.add(name[6:])
-            elif isinstance(e, ValueError) and re.search('training (ratings|rows)|load_learner', str(e)): refused.add(name[6:])
+    further = [('learn.baselines', None, {}), ('learn.choice_rows', None, dict(user=w['df'].user.iloc[0]))]
+    for wing in [*WINGS.values(), lambda w: further]:
+        for name,_,right in wing(w):
+            if not name.startswith('learn.') or not name[6:].isidentifier(): continue
+            if (e := attempt(lambda: getattr(deepcopy(loaded), name[6:])(**right))) is None: done.add(name[6:])
+            elif isinstance(e, ValueError) and re.search('training (ratings|rows)|load_learner|exported', str(e)): refused.add(name[6:])
             else: found.append((name, f'{type(e).__name__}: {str(e)[:200]}'))
     assert found == [] and {'predict', 'recommend', 'fold_in', 'similar_items'} <= done and {'find_lr', 'save_recommender', 'add_users'} <= refused
     assert ours - done - refused - ELSEWHERE == set()

@@ -53,7 +53,7 @@ def load(self:CFLearner,
     return Learner.load(self, file, device=device, **kwargs)
 
 # %% ../../nbs/serve/07_pickles.ipynb #6294be6e
-_NEEDS_RATINGS = 'fit validate get_preds show_results lr_find find_lr attach_prior sample_posterior errors_by_count add_users add_items'.split()
+_NEEDS_RATINGS = 'fit validate get_preds show_results lr_find find_lr attach_prior sample_posterior errors_by_count baselines add_users add_items add_ratings'.split()
 
 def _asks_for_ratings(name):
     "The method `name` of a learner, after a look whether there are ratings"

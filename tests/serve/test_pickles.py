@@ -40,7 +40,7 @@ def test_a_loaded_learner_answers_as_before(both, ask):
 
 REFUSED = dict(fit=lambda l: l.fit(1), fit_one_cycle=lambda l: l.fit_one_cycle(1), fit_flat_cos=lambda l: l.fit_flat_cos(1), validate=lambda l: l.validate(), get_preds=lambda l: l.get_preds(), lr_find=lambda l: l.lr_find(), find_lr=lambda l: l.find_lr(), show_results=lambda l: l.show_results(),
                attach_prior=lambda l: l.attach_prior(users=True), sample_posterior=lambda l: l.sample_posterior(2, 2), gibbs=lambda l: l.fit(2, cbs=Gibbs()), als=lambda l: l.fit(2, cbs=ALS()), stats=lambda l: l.fit(1, cbs=EmbeddingStats()),
-               save_recommender=lambda l: l.save_recommender('never'), errors_by_count=lambda l: l.errors_by_count(), add_users=lambda l: l.add_users(pd.DataFrame(dict(user=[100], item=[1], rating=[5.]))))
+               save_recommender=lambda l: l.save_recommender('never'), errors_by_count=lambda l: l.errors_by_count(), baselines=lambda l: l.baselines(), add_users=lambda l: l.add_users(pd.DataFrame(dict(user=[100], item=[1], rating=[5.]))))
 
 @pytest.mark.parametrize('ask', REFUSED.values(), ids=REFUSED)
 def test_what_needs_ratings_says_so(both, ask):

@@ -1,10 +1,19 @@
 "Callbacks and engines of ours, and fastai's trackers, two at a time in either order, through all that is done with a learner"
 import io, tempfile, warnings
 from contextlib import redirect_stdout
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pytest
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.learner import load_learner
-from fastcf.all import *
+from fastcf.bayes.engines import ALS, Gibbs
+from fastcf.data.loaders import CFDataLoaders
+from fastcf.data.sources import simulate_ratings
+from fastcf.learn.learner import cf_learner
+from fastcf.rank.ials import IALS
+from fastcf.scale.fused import FusedSGD
+from fastcf.serve.checkpoint import CheckpointCallback
+from fastcf.watch.embedding_stats import EmbeddingStats
+from fastcf.watch.tables import AverageTables, BestTables, RowCounts
+import fastcf.all
 
 SETS = dict(stats=EmbeddingStats, best=BestTables, average=AverageTables, rows=RowCounts, checkpoint=lambda: CheckpointCallback('kept'), save=SaveModelCallback,
             early=lambda: EarlyStoppingCallback(monitor='rmse', patience=3), plateau=ReduceLROnPlateau, gibbs=lambda: Gibbs(burn_in=1, seed=0), als=ALS, ials=lambda: IALS(factor_count=3), fused=lambda: FusedSGD(threads=1))
@@ -29,7 +38,8 @@ def test_two_meet(dls, first, tmp_path):
             if not {'gibbs', 'ials'} & pair: assert float((preds.view(-1) - targets.view(-1)).square().mean().sqrt()) == pytest.approx(said[1], abs=1e-3), (first, second)
             if 'ials' not in pair: # what is kept is what a row of the table says
                 kept = rows if {'best', 'save'} & pair else rows[-1:]
-                assert min(abs(said[0] - o) for o in kept) < 2e-3 * max(1, said[0]), (first, second, said, rows)
+                near = .05 if 'gibbs' in pair else 2e-3 # Gibbs' rows are means over its samples, its tables the nearest point to them
+                assert min(abs(said[0] - o) for o in kept) < near, (first, second, said, rows)
             learn.lr_find(num_it=10, show_plot=False)
             learn.find_lr()
             learn.export('x.pkl')
