@@ -45,7 +45,7 @@ class MetadataPrior:
         if kwargs and engine == 'linear':
             raise TypeError(f"{', '.join(kwargs)}: the engine 'linear' takes no such arguments. Pass engine='tabular'.")
         df = with_ids(df, vocab.name, vocab.ids)
-        if not df.index.isin(vocab.ids).any(): raise ValueError(f"df: none of its ids is known. The {vocab.name}s are {vocab.ids.dtype} such as {id_repr(vocab.ids[0])}, here are {df.index.dtype} such as {id_repr(df.index[0]) if len(df) else 'none'}.")
+        if not df.index.isin(vocab.ids).any(): raise ValueError(f"df: none of its ids is known. The {vocab.name}s are {vocab.ids.dtype} such as {id_repr(vocab.ids[0])}, here are {df.index.dtype} such as {id_repr(df.index[0]) if len(df) else 'none'}. Pass metadata of the users and items that this learner was fitted on, with ids of the same type.")
         self.side,self.df,self.encoder,self.engine = check_side(side),df,ifnone(encoder, MetadataEncoder(df)),engine
         self.folds,self.max_rows,self.seed,self.kwargs = folds,max_rows,seed,kwargs
         self.fit(learn)

@@ -8,14 +8,14 @@ Docs: https://fastcf.github.io/fastcf/data/features.html.md"""
 __all__ = ['MetadataEncoder', 'metadata_features']
 
 # %% ../../nbs/data/06_features.ipynb #fccd6e3f
-import warnings
+import re,warnings
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from ..core import check_types,id_repr
+from ..core import check_types,id_repr,short_repr
 from .columns import as_pandas,listed_names
 
 # %% ../../nbs/data/06_features.ipynb #d0272689
@@ -42,21 +42,28 @@ def _kind(s):
         kind = pd.api.types.infer_dtype(there)
         if kind in ('datetime', 'date', 'datetime64'): return 'date'
         return 'number' if kind in ('integer', 'floating', 'mixed-integer-float', 'decimal') else 'category'
-    is_time = pd.api.types.is_datetime64_any_dtype(s) or pd.api.types.is_timedelta64_dtype(s)
-    if isinstance(s.dtype, pd.PeriodDtype) or is_time: return 'number'
+    if isinstance(s.dtype, pd.PeriodDtype) or pd.api.types.is_datetime64_any_dtype(s): return 'date'
+    if pd.api.types.is_timedelta64_dtype(s): return 'number'
     if pd.api.types.is_bool_dtype(s) or isinstance(s.dtype, pd.CategoricalDtype): return 'category'
     return 'number' if pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_complex_dtype(s) else 'category'
 
 # %% ../../nbs/data/06_features.ipynb #5911e68e
 def _values_in(cell):
     "What is known of a cell, as a list of text, or `None`; a list in it counts as several values in every kind of column"
-    if _is_many(cell): return [str(v) for v in cell if v is not None and v == v] or None
-    return None if pd.isna(cell) or (isinstance(cell, str) and not cell.strip()) else [str(cell)]
+    if _is_many(cell): return [_text(v) for v in cell if v is not None and v == v] or None
+    return None if pd.isna(cell) or (isinstance(cell, str) and not cell.strip()) else [_text(cell)]
+
+def _text(v):
+    "A value as text, the same for 1, 1.0 and '1.0', which one column may be in turn: whole numbers beside a gap come as fractions"
+    if isinstance(v, (float, np.floating)) and v == v and abs(v) < 2**53 and v == int(v): return str(int(v))
+    text = str(v)
+    return re.sub(r'(?<=\d)\.0+$', '', text) if isinstance(v, str) and re.fullmatch(r'-?\d+\.0+', text) else text
 
 def _as_kind(s, kind):
     "`s` in one form a kind: float64, or lists of text, one a row, with `None` where nothing is known"
     if kind == 'number': return _number(s)
-    if kind == 'date': return _number(pd.to_datetime(s, errors='coerce', utc=True))
+    if kind == 'date' and not (pd.api.types.is_numeric_dtype(s) or isinstance(s.dtype, pd.PeriodDtype)): s = pd.to_datetime(s, errors='coerce', utc=True, format='mixed')
+    if kind == 'date': return _number(s) # numbers are years
     return s.astype(object).map(_values_in)
 
 # %% ../../nbs/data/06_features.ipynb #1889839d
@@ -132,11 +139,14 @@ def _encode_number(col, x):
     return np.stack(cols, 1).astype('float32'),names
 
 # %% ../../nbs/data/06_features.ipynb #60f59066
+_AS_BOOL = {'1': 'True', '0': 'False', 'true': 'True', 'false': 'False', 'TRUE': 'True', 'FALSE': 'False'}
+
 def _encode_values(col, x):
     "Columns of a category: one a value, others, missing"
     k = len(col.values)
     res = np.zeros((len(x), k + 2), 'float32')
     flat = x.reset_index(drop=True).explode().dropna()
+    if set(col.values) <= {'True', 'False'}: flat = flat.replace(_AS_BOOL)
     at = pd.Index(col.values, dtype=object).get_indexer(flat.to_numpy(dtype=object))
     res[flat.index.to_numpy(), np.where(at < 0, k, at)] = 1
     res[:, k + 1] = x.isna()
@@ -167,6 +177,21 @@ def with_ids(
     return res
 
 # %% ../../nbs/data/06_features.ipynb #26f71aec
+def _are_numbers(values): return len(values) > 0 and bool(pd.to_numeric(pd.Series(list(values), dtype=object), errors='coerce').notna().all())
+
+def _warn_of_drift(col, s, x):
+    "Warn where nothing in a column is of the kind that was learned from: all of it would be taken for missing"
+    there = s[[o is not None and (_is_many(o) or not pd.isna(o)) for o in s.astype(object)]]
+    if not len(there): return
+    if col.kind in ('number', 'date'): lost = bool(np.isnan(x).all())
+    else:
+        now = set(pd.Series(x).explode().dropna())
+        known = {*col.values, *(_AS_BOOL if set(col.values) <= {'True', 'False'} else ())}
+        lost = bool(now) and not now & known and _are_numbers(now) != _are_numbers(col.values) and not col.other
+    if not lost: return
+    was = {'number': 'numbers', 'date': 'dates'}.get(col.kind) or f"values such as {', '.join(map(repr, col.values[:2]))}"
+    warnings.warn(f"{id_repr(col.name)}: learned from {was}, and here stands nothing of the kind, such as {short_repr(there.iloc[0])}; all of it is taken for unknown. Convert the column as the one that was learned from.", stacklevel=4)
+
 class MetadataEncoder:
     "Numbers from metadata: fitted on one table, used on any with its columns"
     @check_types
@@ -198,7 +223,9 @@ class MetadataEncoder:
         xs,names = [np.zeros((len(df), 0), 'float32')],[]
         for col in self.columns:
             s = df[col.name] if col.name in df else pd.Series(np.nan, index=df.index)
-            x,n = (_encode_number if col.kind in ('number', 'date') else _encode_values)(col, _as_kind(s, col.kind))
+            x = _as_kind(s, col.kind)
+            _warn_of_drift(col, s, x)
+            x,n = (_encode_number if col.kind in ('number', 'date') else _encode_values)(col, x)
             xs,names = xs + [x],names + n
         return torch.from_numpy(np.concatenate(xs, 1)),names
 

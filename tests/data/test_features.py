@@ -13,7 +13,7 @@ def test_each_kind_of_column():
                odd=[{}] * n, same=['k'] * n, none=[None] * n, ints=pd.array([1, 2, 3, None] * 10, dtype='Int64'))
     before = df.copy(deep=True)
     enc = MetadataEncoder(df)
-    assert {c.name: c.kind for c in enc.columns} == dict(number='number', date='number', day='date', cat='category', flag='category', many='many', ints='number')
+    assert {c.name: c.kind for c in enc.columns} == dict(number='number', date='date', day='date', cat='category', flag='category', many='many', ints='number')
     assert set(enc.left_out) == {'title', 'odd', 'same', 'none'}
     x,names = enc.encode(df)
     f = pd.DataFrame(x.numpy(), columns=names)
@@ -88,3 +88,30 @@ def test_text_with_separators_of_its_own_is_left_alone(values):
 @pytest.mark.parametrize('genres', [['Drama|Comedy', 'Action|War', 'Drama|War', 'Comedy|Romance'], ['Drama|Comedy', 'Drama']])
 def test_bars_that_join_are_warned_of_in_a_small_table_too(genres):
     with pytest.warns(UserWarning, match="most cells hold several values with '|'"): MetadataEncoder(pd.DataFrame(dict(id=range(60), genres=(genres * 30)[:60])))
+
+def drifted(learned, later):
+    "Features of later values by what was learned, beside those that values of the same kind have; and the warnings"
+    n = len(learned)
+    enc = MetadataEncoder(pd.DataFrame(dict(id=range(n), c=learned)), min_count=1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        x,_ = enc.encode(pd.DataFrame(dict(id=range(len(later)), c=later)))
+    return x,enc.encode(pd.DataFrame(dict(id=range(n), c=learned)))[0],[str(w.message) for w in said]
+
+DATES = pd.date_range('2020-01-01', periods=40)
+@pytest.mark.parametrize('learned,later,same', [
+    (pd.Categorical([1, 2, 3, 1] * 10), [1., 3., np.nan], [0, 2]), (pd.Categorical([1, 2, 3, 1] * 10), ['1', '3.0'], [0, 2]), (pd.Categorical([1., 2., 3., 1.] * 10), [1, 3], [0, 2]), (['1', '2'] * 20, [1, 2], [0, 1]),
+    ([True, False] * 20, [1, 0], [0, 1]), ([True, False] * 20, [1., np.nan], [0]), ([True, False] * 20, ['true', 'False'], [0, 1]), ([1, 0] * 20, [True, False], [0, 1]),
+    (DATES, ['2020-01-01', '2020-01-05'], [0, 4]), (DATES, DATES.tz_localize('UTC')[[0, 4]], [0, 4]), (DATES, [o.date() for o in DATES[[0, 4]]], [0, 4]), (list(DATES.astype(str)), [], []), ([o.date() for o in DATES], DATES[[0, 4]], [0, 4]),
+    (np.arange(40) * 1.5, ['1.5', '6.0'], [1, 4]), (np.arange(40), pd.array([1, None], dtype='Int64'), [1]), ([['a'], ['a', 'b']] * 20, ['a', 'a'], [0, 0]), (['a', 'b'] * 20, [['a'], ['b']], [0, 1]), ([[1, 2], [2]] * 20, [[1., 2.], ['2']], [0, 1])])
+def test_the_same_values_in_another_type_are_the_same(learned, later, same):
+    x,own,said = drifted(learned, later)
+    assert torch.allclose(x[:len(same), :own.shape[1]], own[same], atol=1e-5) and said == []
+
+@pytest.mark.parametrize('learned,later', [(DATES, ['never', 'soon']), (np.arange(40) * 1.5, ['x', 'y']), (pd.Categorical([1, 2] * 20), ['one', 'two']), (['a', 'b'] * 20, [1, 2])])
+def test_values_of_another_kind_are_warned_of(learned, later):
+    said = drifted(learned, later)[2]
+    assert len(said) == 1 and said[0].startswith("'c': learned from") and 'taken for unknown' in said[0]
+
+def test_a_new_value_of_the_same_kind_is_no_drift():
+    assert drifted(['a', 'b'] * 20, ['z'])[2] == drifted([1., 2.] * 20, [np.nan, None])[2] == drifted(pd.Categorical([1, 2] * 20), [7])[2] == []
