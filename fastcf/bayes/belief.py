@@ -301,8 +301,8 @@ def said_in(self:Belief,
     at:Tensor # Rows that follow one another [b]
 ) -> tuple: # Place among `at`, and column, of each of their ratings
     "What some rows have rated"
-    first,last = int(self.groups.starts[at[0]]),int(self.groups.starts[at[-1] + 1])
-    return self.groups.rows()[first:last] - at[0],self.groups.cols[first:last]
+    starts = self.groups.starts[int(at[0]):int(at[-1]) + 2]
+    return torch.repeat_interleave(starts.diff()),self.groups.cols[int(starts[0]):int(starts[-1])]
 
 def top_rated(
     belief:Belief, # About some rows
@@ -332,7 +332,7 @@ def list_frame(
     res = {labels.ids.name: labels.ids[row], 'rank': rank + 1, labels.others.name: labels.others[picks]}
     if labels.titles is not None: res['title'] = labels.titles[picks]
     res = pd.DataFrame(res | {n: o.numpy()[row, rank] for n,o in shown.items()})
-    if check_interval(interval) is None: return res
+    if interval is None: return res
     return add_spread(res, belief.variance(picks, row).sqrt().cpu().numpy(), interval, limits=belief.likelihood.y_range)
 
 @patch
@@ -346,7 +346,7 @@ def recommend(self:Belief,
     interval:float|None=None # Share of ratings that should fall between `low` and `high`, such as 0.9
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for; for rows that are items, the users who would like them best
     "The best of the other side for each row"
-    check_count('k', k)
+    check_count('k', k); check_interval(interval)
     labels = self.labels
     if labels.lists is not None and labels.side == 'user': return labels.lists(self, k, exclude_seen, min_ratings, rank_by, interval)
     if rank_by not in (None, 'rating'): raise ValueError(f"rank_by: expected 'rating', as nothing is known here of what such rows choose, got {short_repr(rank_by)}")

@@ -139,6 +139,13 @@ def _encode_number(col, x):
     return np.stack(cols, 1).astype('float32'),names
 
 # %% ../../nbs/data/06_features.ipynb #60f59066
+def _are_numbers(values): return bool(pd.to_numeric(pd.Series(list(values), dtype=object), errors='coerce').notna().all())
+
+def _warn_of_drift(col, cell):
+    "Warn that nothing in a column is of the kind that was learned from: all of it is taken for missing"
+    was = {'number': 'numbers', 'date': 'dates'}.get(col.kind) or f"values such as {', '.join(map(repr, col.values[:2]))}"
+    warnings.warn(f"{id_repr(col.name)}: learned from {was}, and here stands nothing of the kind, such as {short_repr(cell)}; all of it is taken for unknown. Convert the column as the one that was learned from.", stacklevel=4)
+
 _AS_BOOL = {'1': 'True', '0': 'False', 'true': 'True', 'false': 'False', 'TRUE': 'True', 'FALSE': 'False'}
 
 def _encode_values(col, x):
@@ -148,6 +155,7 @@ def _encode_values(col, x):
     flat = x.reset_index(drop=True).explode().dropna()
     if set(col.values) <= {'True', 'False'}: flat = flat.replace(_AS_BOOL)
     at = pd.Index(col.values, dtype=object).get_indexer(flat.to_numpy(dtype=object))
+    if len(at) and (at < 0).all() and not col.other and _are_numbers(flat) != _are_numbers(col.values): _warn_of_drift(col, flat.iloc[0])
     res[flat.index.to_numpy(), np.where(at < 0, k, at)] = 1
     res[:, k + 1] = x.isna()
     keep = np.array([*[True]*k, col.other, col.missing])
@@ -177,21 +185,6 @@ def with_ids(
     return res
 
 # %% ../../nbs/data/06_features.ipynb #26f71aec
-def _are_numbers(values): return len(values) > 0 and bool(pd.to_numeric(pd.Series(list(values), dtype=object), errors='coerce').notna().all())
-
-def _warn_of_drift(col, s, x):
-    "Warn where nothing in a column is of the kind that was learned from: all of it would be taken for missing"
-    there = s[[o is not None and (_is_many(o) or not pd.isna(o)) for o in s.astype(object)]]
-    if not len(there): return
-    if col.kind in ('number', 'date'): lost = bool(np.isnan(x).all())
-    else:
-        now = set(pd.Series(x).explode().dropna())
-        known = {*col.values, *(_AS_BOOL if set(col.values) <= {'True', 'False'} else ())}
-        lost = bool(now) and not now & known and _are_numbers(now) != _are_numbers(col.values) and not col.other
-    if not lost: return
-    was = {'number': 'numbers', 'date': 'dates'}.get(col.kind) or f"values such as {', '.join(map(repr, col.values[:2]))}"
-    warnings.warn(f"{id_repr(col.name)}: learned from {was}, and here stands nothing of the kind, such as {short_repr(there.iloc[0])}; all of it is taken for unknown. Convert the column as the one that was learned from.", stacklevel=4)
-
 class MetadataEncoder:
     "Numbers from metadata: fitted on one table, used on any with its columns"
     @check_types
@@ -223,9 +216,9 @@ class MetadataEncoder:
         xs,names = [np.zeros((len(df), 0), 'float32')],[]
         for col in self.columns:
             s = df[col.name] if col.name in df else pd.Series(np.nan, index=df.index)
-            x = _as_kind(s, col.kind)
-            _warn_of_drift(col, s, x)
-            x,n = (_encode_number if col.kind in ('number', 'date') else _encode_values)(col, x)
+            x,is_number = _as_kind(s, col.kind),col.kind in ('number', 'date')
+            if is_number and np.isnan(x).all() and len(there := s.dropna()): _warn_of_drift(col, there.iloc[0])
+            x,n = (_encode_number if is_number else _encode_values)(col, x)
             xs,names = xs + [x],names + n
         return torch.from_numpy(np.concatenate(xs, 1)),names
 

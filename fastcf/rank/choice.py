@@ -73,6 +73,13 @@ class ChoiceModel:
         "How much each item suits some users, near 1 for a sure choice"
         return self.users[rows] @ self.items.T
 
+    def longer(self,
+        n:int # Items, at least as many as there are
+    ): # A `ChoiceModel` of `n` items
+        "The same with an average item wherever it has none: of what came later nothing is known"
+        more = n - len(self.items)
+        return replace(self, items=torch.cat([self.items, self.items.mean(0, keepdim=True).expand(more, -1)])) if more > 0 else self
+
     def chance(self,
         scores:Tensor # From `scores`, any shape
     ) -> Tensor: # Between 0 and 1, of the same shape; a higher score has a higher chance

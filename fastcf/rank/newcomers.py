@@ -8,18 +8,13 @@ Docs: https://fastcf.github.io/fastcf/rank/newcomers.html.md"""
 __all__ = ['lists_of_new']
 
 # %% ../../nbs/rank/02_newcomers.ipynb #b0bb93d3
-from dataclasses import replace
 import pandas as pd
 import torch
 from ..bayes.belief import Belief,list_frame,top_rated
-from .best import Products,shown_blocks,top_values
+from .best import Products,joined,shown_blocks,top_values
 from .choice import ChoiceModel,choices_of_new
 
 # %% ../../nbs/rank/02_newcomers.ipynb #1eb51ca0
-def _longer(model, n):
-    "The choice model with an average item wherever it has none, for `n` items"
-    return model if n <= len(model.items) else replace(model, items=torch.cat([model.items, model.items.mean(0, keepdim=True).expand(n - len(model.items), -1)]))
-
 def _vectors_of(model, new):
     "What the choices of new users say [b, k]"
     g,known = new.groups,new.groups.cols < len(model.items)
@@ -40,10 +35,10 @@ def lists_of_new(
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for
     "The best items for some new users"
     if order == 'rating': return list_frame(new, *top_rated(new, k, out, exclude_seen), interval)
-    x,model,tops = _vectors_of(model, new),_longer(model, len(out)),[]
+    x,model,tops = _vectors_of(model, new),model.longer(len(out)),[]
     products = Products(model.items)
     for rows in shown_blocks(torch.arange(len(new)), len(out)):
         scores = products(x[rows]).masked_fill_(out, -torch.inf)
         if exclude_seen: scores[new.said_in(rows)] = -torch.inf
         tops.append(top_values(model, scores, lambda at, cols: new.expected(cols, rows[at]).cpu(), min(k, len(out)), order))
-    return list_frame(new, torch.cat([o for o,_ in tops]), {n: torch.cat([o[n] for _,o in tops]) for n in tops[0][1]}, interval)
+    return list_frame(new, *joined(tops), interval)

@@ -24,7 +24,7 @@ from ..learn.pairs import check_interval,list_ranges
 from .choice import RANK_BY
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
-from .best import Products,most_alike,shown_blocks,top_scores,top_values
+from .best import Products,joined,most_alike,shown_blocks,top_scores,top_values
 from .ials import has_ratings
 
 # %% ../../nbs/rank/03_topn.ipynb #5f67b1ac
@@ -77,7 +77,7 @@ class _Lists:
             return
         self.choice = c = learn.choice # a row of no choices is taken for an average one
         self.users = torch.cat([c.users, c.users.mean(0, keepdim=True)])
-        self.products = Products(torch.cat([c.items, c.items.mean(0, keepdim=True).expand(self.n - len(c.items), -1)]))
+        self.products = Products(c.longer(self.n).items)
 
     def masked(self, scores, rows):
         if len(self.out): scores.index_fill_(1, self.out.to(scores.device), -torch.inf)
@@ -157,8 +157,7 @@ def recommend(self:CFLearner,
     known = torch.arange(len(rows)) if self.learned.prior('user') is not None else (rows >= 0).nonzero()[:, 0]
     for at in shown_blocks(known, len(out)): tops.append(lists.top([users[j] for j in at], rows[at], min(k, len(out))))
     if not tops: tops.append(lists.top([], rows[:0], min(k, len(out))))
-    cols,values = torch.cat([o for o,_ in tops]),{n: torch.cat([v[n] for _,v in tops]) for n in tops[0][1]}
-    res = ranked_frame(c, c.user.name, [users[j] for j in known], self.dls.catalog.item.name, cols, values)
+    res = ranked_frame(c, c.user.name, [users[j] for j in known], self.dls.catalog.item.name, *joined(tops))
     if len(known) < len(rows) and unknown != 'skip':
         rest = np.flatnonzero(rows.numpy() < 0)
         more = _for_unknown(self, [users[j] for j in rest], unknown, min(k, len(out)), out, order)

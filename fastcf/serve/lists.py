@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core import stable_topk
 from ..bayes.posterior import link_slope,ranges
 from ..rank.choice import ChoiceModel
-from ..rank.best import top_values
+from ..rank.best import joined,top_values
 from .format import to_json
 
 # %% ../../nbs/serve/01_lists.ipynb #df53d622
@@ -63,7 +63,7 @@ def together(
 ) -> tuple: # The same for all of them
     "Blocks of lists as one"
     if not parts: return torch.zeros(0, k, dtype=torch.int64),dict(prediction=torch.zeros(0, k))
-    return torch.cat([o for o,_ in parts]),{n: torch.cat([o[n] for _,o in parts]) for n in parts[0][1]}
+    return joined(parts)
 
 # %% ../../nbs/serve/01_lists.ipynb #3d963921
 def average_where_new(
