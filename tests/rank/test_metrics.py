@@ -1,12 +1,13 @@
 "Measures of lists beside slow, plain versions, and what is refused at the edge of each check"
 import math, warnings
+from functools import partial
 from itertools import combinations
 import numpy as np, pandas as pd, pytest
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
 from fastcf.rank.metrics import (NDCG, ListMetric, auc, capped_recall, check_numbers, coverage, diversity, gini, hit_rate, match_lists, ndcg, novelty,
-    popularity, precision, recall, valid_frame)
+    mean_average_precision, mrr, popularity, precision, recall, valid_frame)
 
 def lists_of(*items, user=1): return pd.DataFrame(dict(user=user, rank=range(1, len(items) + 1), item=list(items)))
 def many(rng, users=8, k=6, n=20): return pd.concat([lists_of(*rng.permutation(n)[:k], user=u) for u in range(users)], ignore_index=True)
@@ -33,7 +34,9 @@ def test_ranks_count_up_to_k_and_gaps_not_at_all():
     assert [capped_recall(lists, test, k) for k in (1, 2, 3, 9)] == pytest.approx([0, 1/2, 2/3, 2/3])
     assert [precision(lists, test, k) for k in (2, 3, 6)] == pytest.approx([1/2, 2/3, 1/3])
     assert hit_rate(lists_of(None, 1.), test, 1) == 0 and hit_rate(lists_of(None, 1.), test, 2) == 1
-    assert len(recall(lists, test, 3, per_user=True)) == 1 and isinstance(recall(lists, test, 3), float) and isinstance(capped_recall(lists, test), float)
+    for f in (hit_rate, recall, capped_recall, precision, ndcg, mrr, mean_average_precision, partial(auc, candidates=9)):
+        assert isinstance(f(lists, test), float) and isinstance(f(lists, test, per_user=True), pd.Series)
+    assert [mrr(lists, test, k) for k in (1, 2, 3)] == [0, 1/2, 1/2] and mean_average_precision(lists, test, 3) == pytest.approx((1/2 + 2/3) / 3)
     assert hit_rate(lists_of(5, 1), pd.DataFrame(dict(user=1, item=[1, 1], rating=[1, 2]))) == 1
     assert all(math.isnan(f(lists, test[:0])) for f in (recall, ndcg, hit_rate))
 
