@@ -24,8 +24,8 @@ class Module:
     without:tuple = () # Functions
 
 MODULES = {
-    'data.checks': Module('checks', 'data/test_checks.py data/test_columns.py data/test_interactions.py', 'data/04_checks'),
-    'core': Module('checks', 'test_core.py data/test_checks.py', '00_core', LISTS),
+    'data.checks': Module('checks', 'data/test_check_edges.py data/test_checks.py data/test_columns.py data/test_interactions.py', 'data/04_checks'),
+    'core': Module('checks', 'test_core_checks.py test_core.py data/test_checks.py', '00_core', LISTS),
     'bayes.posterior': Module('kernel', 'bayes/test_kernel.py bayes/test_posterior.py', 'bayes/00_posterior'),
     'bayes.row_likelihood': Module('kernel', 'bayes/test_kernel.py bayes/test_belief.py', 'bayes/00_row_likelihood'),
     'bayes.foldin': Module('kernel', 'bayes/test_foldin.py bayes/test_posterior.py bayes/test_belief.py', 'bayes/02_foldin'),
