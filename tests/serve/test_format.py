@@ -210,6 +210,12 @@ def test_a_file_of_nothing_but_its_header(folder):
     (folder/'t.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head); sum_again(folder)
     with Folder(folder) as f: assert f.read_tensors('t.safetensors', dict(v=('float32', [0])))['v'].shape == (0,)
 
+def test_files_are_opened_by_their_paths_too(folder, monkeypatch):
+    monkeypatch.setattr(fmt, 'BY_DESCRIPTOR', False)
+    with Folder(folder) as f: assert f.read_json('a.json') == {'x': 1}
+    (folder/'a.json').rename(folder.parent/'a.json'); (folder/'a.json').symlink_to(folder.parent/'a.json')
+    with pytest.raises(RecommenderFileError, match='a link is not followed'): Folder(folder)
+
 def test_lists_in_lists_without_end(folder):
     (folder/'a.json').write_text('[' * 10**5); sum_again(folder)
     with Folder(folder) as f, pytest.raises(RecommenderFileError, match='a.json: not JSON as it was written'): f.read_json('a.json')
