@@ -59,6 +59,8 @@ from .rank.evaluate import *
 from .rank.losses import *
 from .rank.rerank import *
 from .rank.nearest import *
+from .rank.sequence import *
+from .rank.blend import *
 from .cold.metadata_prior import *
 from .cold.proxies import *
 from .cold.attach import *

@@ -6,7 +6,7 @@ from unittest.mock import patch
 from jupyter_client import AsyncKernelManager
 
 IMPORTED = ['torch', 'torch.utils.data', 'torch.utils.data.distributed', 'torch.export', 'pandas', 'scipy.stats', 'scipy.ndimage', 'sklearn.model_selection', 'matplotlib.pyplot', 'requests', 'plum', 'PIL.Image', 'yaml', 'packaging', 'ipykernel.kernelapp', 'ipykernel.ipkernel'] # neither fastai nor fastcore: they ask at once whether they are in a notebook
-CAN_FORK = forkserver is not None
+CAN_FORK = forkserver is not None and 'COVERAGE_PROCESS_CONFIG' not in os.environ # a fork is killed in the end, and what it ran would not be counted
 
 def serve(connection_file, cwd, env):
     "A kernel, in a process of its own"

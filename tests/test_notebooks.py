@@ -78,7 +78,7 @@ def differences(old, new):
     if far > tolerance(old): return f'{what}\nTolerance {tolerance(old)}, needed {far:.3g}'
 
 LONG = """scale/03_distributed bayes/07_growth interview/03_simulate cold/00_regression cold/02_proxies index watch/05_embedding_stats learn/05_lr_finder watch/01_tables bayes/02_foldin cold/04_curves
-    interview/02_interview cold/03_attach rank/06_evaluate bayes/03_laplace rank/03_topn interview/00_questions learn/04_look rank/08_rerank cold/01_metadata_prior rank/09_nearest""".split() # a quarter of the notebooks, half of the time
+    interview/02_interview cold/03_attach rank/06_evaluate bayes/03_laplace rank/03_topn interview/00_questions learn/04_look rank/08_rerank rank/10_sequence cold/01_metadata_prior rank/09_nearest""".split() # a quarter of the notebooks, half of the time
 
 def is_slow(name): return name.startswith('tutorials/') or name.removesuffix('.ipynb') in LONG # a tutorial trains for the sake of its figures
 

@@ -1,5 +1,5 @@
 "The server: answers as the recommender's, a 4xx for whatever is wrong with a question, a new folder without a pause, and its page in a browser"
-import asyncio, json, math, os, re, shutil, socket, subprocess, sys, threading, time
+import asyncio, json, os, re, socket, subprocess, sys, threading, time
 from pathlib import Path
 import httpx, numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -9,7 +9,7 @@ from fastcf.serve.app import FIELDS, MOST, answer, make_app, main, openapi, reco
 from fastcf.bayes.engines import ALS
 from fastcf.serve.recommender import Recommender
 from test_recommender_files import make, rich, rich_saved
-from test_site import FLAGS, _needed, axe, chromium
+from browser import axe, chromium
 
 EVIL = ['<script>alert(1)</script>', '<img src=x onerror="alert(2)">', '=cmd()|x', '"quoted" & \u202eright to left', 'long ' * 200]
 
