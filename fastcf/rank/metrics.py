@@ -73,7 +73,7 @@ def _check_lists(lists, user, item):
     if missing := [o for o in (user, 'rank', item) if o not in lists.columns]: raise ValueError(f"lists: no column {', '.join(map(repr, missing))}; there are {list(lists.columns)}. Name user and item as in the test.")
     check_columns('lists', lists, user, 'rank', item)
     ranks = lists['rank']
-    if len(lists) and (ranks.min() < 1 or (ranks % 1 != 0).any()): raise ValueError(f"lists: ranks are whole numbers from 1, got {ranks[(ranks < 1) | (ranks % 1 != 0)].iloc[0]!r}")
+    if len(lists) and (ranks.min() < 1 or (ranks % 1 != 0).any()): raise ValueError(f"lists: ranks are whole numbers from 1, got {id_repr(ranks[(ranks < 1) | (ranks % 1 != 0)].iloc[0])}")
     for cols,what in (([user, item], 'an item'), ([user, 'rank'], 'a rank')):
         twice = lists[lists[item].notna()].duplicated(cols)
         if twice.any(): raise ValueError(f"lists: {what} twice in the list of {user} {id_repr(lists.loc[twice.idxmax(), user])}. Drop duplicates first.")

@@ -179,7 +179,7 @@ def _described(learn, sides, metrics, factor_count):
     made = dict(fastcf=fastcf.__version__, torch=torch.__version__, python=platform.python_version(), at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
     settings = dict(model=type(m).__name__, factor_count=factor_count, loss=getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__), wd=learn.wd, lr=learn.lr, bs=learn.dls.train.bs)
     return dict(format=FORMAT, version=VERSION, made=made, user=sides[0], item=sides[1], rating_name=str(learn.dls.catalog.rating_name), factor_count=factor_count,
-                seen_count=len(learn.dls.seen[1]), y_range=None if y_range is None else list(y_range), limits=limits, metrics=ifnone(metrics, _recorded(learn)),
+                seen_count=len(learn.dls.seen[1]), y_range=None if y_range is None else list(y_range), limits=limits, metrics={k: float(v) for k,v in ifnone(metrics, _recorded(learn)).items()},
                 settings={k: v if isinstance(v, (int, float, str, type(None))) else str(v) for k,v in settings.items()},
                 data=dict(rating_count=len(t), fingerprint=data_fingerprint(learn.dls)), choice=None, samples=None, parts=[])
 
