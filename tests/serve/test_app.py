@@ -51,6 +51,28 @@ def test_answers_are_the_recommenders(app, r):
     got = post(app, '/fold-in', ratings=[[items[0], 5], [items[1], None]], k=3, explain=True).json()
     assert [o['item'] for o in got['recommendations']] == r.fold_in({items[0]: 5}).recommend(3).item.tolist() and len(got['why']) == 1
 
+def test_lists_by_any_order_and_with_ranges(app, r):
+    items = [int(o) for o in r.item.vocab[range(3)]]
+    drop = lambda df: records(df.drop(columns=r.user.vocab.name))
+    iv = r.interview(3, 2)
+    iv.next_page()
+    state = iv.to_json()
+    for rank_by in (None, 'value', 'rating', 'chance'):
+        for interval in (None, .8):
+            kw = dict(rank_by=rank_by, interval=interval)
+            users = [int(o) for o in r.user.vocab[range(1)]]
+            assert post(app, '/recommend', users=users, k=4, **kw).json()['recommendations'] == records(r.recommend(users, 4, **kw))
+            got = post(app, '/fold-in', ratings=[[items[0], 5], [items[1], 1]], k=3, **kw)
+            assert got.status_code == 200 and got.json()['recommendations'] == drop(r.fold_in({items[0]: 5, items[1]: 1}).recommend(3, **kw))
+            told = post(app, '/interview', state=state, replies=[[items[0], 5]], k=3, **kw).json()['recommendations']
+            again = r.interview(state=state)
+            again.answer({items[0]: 5})
+            assert told == records(again.recommend(3, rank_by=rank_by or 'value', interval=interval)) and ('low' in told[0]) == (interval is not None)
+    for path,fields in (('/recommend', dict(users=users)), ('/fold-in', dict(ratings=[[items[0], 5]])), ('/interview', {})):
+        for kw,said in ((dict(interval=2), 'interval: expected a share'), (dict(rank_by='luck'), "rank_by: expected 'value'")):
+            bad = post(app, path, **fields, **kw)
+            assert bad.status_code == 422 and said in bad.json()['error']
+
 def test_health_metrics_and_description(app):
     assert ask(app, 'GET', '/health').json()['status'] == 'ok'
     post(app, '/recommend', users=[10**9])
