@@ -7,7 +7,7 @@ AXE = 4.14.1
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 FACTS = constraints.txt setup.cfg pyproject.toml
 
-.PHONY: help demo test test-slow test-all docs browser bench clean
+.PHONY: help demo test test-slow test-all coverage audit docs browser bench clean
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -22,6 +22,16 @@ test-slow: .venv/dev ## Run the slow tests; those in a browser need `make browse
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m slow
 
 test-all: test test-slow ## Run everything
+
+coverage: .venv/dev ## Run the fast tests and the library's notebooks, and show which lines and branches nothing went through
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+audit: .venv/test ## Ask PyPI for known faults of the pinned packages; needs the internet
+	@test -x .venv/audit/bin/pip-audit || ($(BIN)/python -m venv .venv/audit && .venv/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit)
+	.venv/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 docs: .venv/test ## Make README.md and the documentation site, in _docs/html, from the notebooks
 	$(BIN)/python docs/readme.py

@@ -32,7 +32,7 @@ MODULES = {
     'rank.metrics': Module('metrics', 'rank/test_metrics.py rank/test_rank.py', 'rank/05_metrics'),
     'serve.format': Module('persistence', 'serve/test_format.py serve/test_recommender_files.py', 'serve/00_format'),
     'serve.contents': Module('persistence', 'serve/test_contents.py serve/test_recommender_files.py', 'serve/01_contents'),
-    'serve.files': Module('persistence', 'serve/test_files.py serve/test_recommender_files.py', 'serve/03_files')}
+    'serve.files': Module('persistence', 'serve/test_folder_files.py serve/test_recommender_files.py', 'serve/03_files')}
 
 # --- faults
 

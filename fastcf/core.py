@@ -277,14 +277,15 @@ HAS_NUMBA = importlib.util.find_spec('numba') is not None # whether loops can be
 
 def compiled(
     f, # A function of numbers and arrays
-    needed_by:str='' # Who needs it, for the error
+    needed_by:str='', # Who needs it, for the error
+    **kwargs # Of numba's `njit`
 ): # The same in machine code; other threads may run meanwhile
     "`f`, compiled by numba when it is first called"
     if f not in _compiled:
         try: from numba import njit
         except ImportError as e: raise ImportError(f"{needed_by}: its loop is compiled by numba. pip install 'fastcf[fused]'") from e
-        try: _compiled[f] = njit(nogil=True, fastmath=True, cache=True)(f)
-        except RuntimeError: _compiled[f] = njit(nogil=True, fastmath=True)(f) # no folder that numba may write to
+        try: _compiled[f] = njit(nogil=True, fastmath=True, cache=True, **kwargs)(f)
+        except RuntimeError: _compiled[f] = njit(nogil=True, fastmath=True, **kwargs)(f) # no folder that numba may write to
     return _compiled[f]
 
 # %% ../nbs/00_core.ipynb #2857415b

@@ -4,9 +4,12 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 if 'PYTEST_XDIST_WORKER' in os.environ: # the cores are taken
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # a process of two threads on a busy core would spin at every barrier
+import importlib.util
 import pytest
 from fastai.callback.core import Callback
 from fastcf.data.sources import load_ml100k, simulate_ratings
+
+collect_ignore = [] if importlib.util.find_spec('sphinx') else ['test_site.py'] # Sphinx needs Python 3.11
 
 def pytest_itemcollected(item):
     "A test in a browser is slow"

@@ -1,12 +1,12 @@
 "Kernels for the tests of notebooks: forked from a process that has imported PyTorch, pandas, scikit-learn and matplotlib, which takes longer than most notebooks; fastai and fastcf each imports anew"
-import multiprocessing, os, sys
+import multiprocessing, os, sys, warnings
 try: from multiprocessing import forkserver # not on Windows
 except ImportError: forkserver = None
 from unittest.mock import patch
 from jupyter_client import AsyncKernelManager
 
 IMPORTED = ['torch', 'torch.utils.data', 'torch.utils.data.distributed', 'torch.export', 'pandas', 'scipy.stats', 'scipy.ndimage', 'sklearn.model_selection', 'matplotlib.pyplot', 'requests', 'plum', 'PIL.Image', 'yaml', 'packaging', 'ipykernel.kernelapp', 'ipykernel.ipkernel'] # neither fastai nor fastcore: they ask at once whether they are in a notebook
-CAN_FORK = forkserver is not None
+CAN_FORK = forkserver is not None and 'COVERAGE_PROCESS_CONFIG' not in os.environ # a fork is killed in the end, and what it ran would not be counted
 
 def serve(connection_file, cwd, env):
     "A kernel, in a process of its own"
@@ -16,6 +16,7 @@ def serve(connection_file, cwd, env):
     import matplotlib
     matplotlib.rc_file(matplotlib.matplotlib_fname()) # the style beside the notebook
     matplotlib.rcParams['backend'] = env['MPLBACKEND'] # imported at the first figure
+    for kind in (DeprecationWarning, PendingDeprecationWarning, FutureWarning): warnings.filterwarnings('error', category=kind, module=r'fastcf\.|__main__')
     from ipykernel.kernelapp import IPKernelApp
     IPKernelApp.launch_instance(['-f', connection_file, '--HistoryManager.hist_file=:memory:', f'--IPKernelApp.parent_handle={os.getppid()}'])
 

@@ -124,7 +124,7 @@ def rank(w):
     yield 'sequence.recommend',lambda: reader().recommend,dict(users=some_users, k=3, exclude_seen=True, min_ratings=1)
     yield 'sequence.recommend history',lambda: reader().recommend,dict(history=df.head(20), k=3, unknown='drop')
     yield 'Blend',lambda: Blend,dict(recommenders=[EASE(timed), reader()], weights=(.5, .5))
-    yield 'choose_weights',lambda: choose_weights,dict(recommenders=[EASE(timed), MostPopular(timed)], test=df.tail(90), k=5, parts=2, max_users=9)
+    yield 'choose_weights',lambda: choose_weights,dict(recommenders=[EASE(timed), MostPopular(timed)], test=df.tail(90), k=5, parts=2, max_users=9, samples=5, seed=0)
     yield 'MostPopular',lambda: MostPopular,dict(dls=learn.dls)
     yield 'MostPopular.recommend',lambda: MostPopular(learn.dls).recommend,dict(users=some_users, k=3, exclude_seen=True, min_ratings=1)
     yield 'EASE',lambda: EASE,dict(dls=learn.dls, penalty=300., window=None, fade=None, max_items=100)

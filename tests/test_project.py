@@ -3,6 +3,7 @@ import configparser, importlib.metadata, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 import fastcf
 try: import tomllib
 except ModuleNotFoundError: import tomli as tomllib # Python 3.10; pytest brings it
@@ -55,10 +56,20 @@ def test_installed_metadata():
     points = {e.name: e for e in importlib.metadata.distribution('fastcf').entry_points}
     assert callable(points['fastcf-demo'].load()) and isinstance(points['fastcf'].load(), dict)
 
+def constraints(): return [Requirement(l) for l in (ROOT/'constraints.txt').read_text().splitlines() if l.strip() and not l.startswith('#')]
+def plain(name): return re.sub(r'[-_.]+', '-', name).lower()
+
+def test_pins_bind_no_python_that_they_cannot_be_installed_on():
+    "README's two commands would end in a conflict of versions"
+    lowest = importlib.metadata.metadata('fastcf')['Requires-Python'].removeprefix('>=')
+    for o in constraints():
+        if o.marker is not None and not o.marker.evaluate({'python_version': lowest}): continue
+        try: needs = importlib.metadata.metadata(o.name)['Requires-Python']
+        except importlib.metadata.PackageNotFoundError: continue
+        assert not needs or SpecifierSet(needs).contains(f'{lowest}.1'), f'{o.name} needs Python {needs}'
+
 def test_pins_fit_the_requirements():
-    pins = dict(l.strip().split('==') for l in (ROOT/'constraints.txt').read_text().splitlines() if l.strip() and not l.startswith('#'))
-    plain = lambda name: re.sub(r'[-_.]+', '-', name).lower()
-    pins = {plain(k): v for k,v in pins.items()}
+    pins = {plain(o.name): str(o.specifier).removeprefix('==') for o in constraints()}
     reqs = [Requirement(r) for r in importlib.metadata.requires('fastcf')]
     assert len(reqs) > 5
     for r in reqs:

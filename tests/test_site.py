@@ -1,5 +1,5 @@
 "The documentation site: what becomes of a notebook, links of the built pages, and the pages as a browser shows them"
-import functools, http.server, os, re, shutil, subprocess, sys, threading
+import functools, http.server, re, subprocess, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -7,8 +7,8 @@ import nbformat, pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT/'docs'))
+from browser import axe, chromium
 from fastcf._modidx import d as modidx
-from site_builder.build import write_sources
 from site_builder.maps import wing_map, wings_map
 from site_builder.names import foreign
 from site_builder.notebooks import alt_text, directives, html_table, plain_source, png_size
@@ -299,14 +299,6 @@ def test_help_answers_without_loading_what_is_heavy():
 
 # --- in a browser
 
-FLAGS = '--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
-
-def _needed(found, what):
-    "Skip where a tool of the browser tests is missing, but not in CI"
-    if found: return found
-    if os.environ.get('CI'): pytest.fail(f'{what} is missing: .ci/run should have installed it')
-    pytest.skip(f'{what} is missing: `make browser` installs it')
-
 @pytest.fixture(scope='module')
 def address(html):
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -315,20 +307,6 @@ def address(html):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}/'
     server.shutdown()
-
-@pytest.fixture(scope='module')
-def chromium(tmp_path_factory):
-    path = _needed(next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None), 'Chromium')
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-@pytest.fixture(scope='module')
-def axe():
-    path = ROOT/'.venv/axe/node_modules/axe-core/axe.min.js'
-    return _needed(path.exists() and path.read_text(), 'axe-core')
 
 @pytest.fixture
 def opened(chromium, address):

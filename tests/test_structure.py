@@ -134,3 +134,8 @@ def test_a_name_that_is_not_imported_is_found(tmp_path):
     spec = importlib.util.spec_from_file_location('lacking', tmp_path/'lacking.py')
     spec.loader.exec_module(m := importlib.util.module_from_spec(spec))
     assert {n for _,n in unknown_names(m)} == {'short_repr'}
+
+def test_no_two_files_of_tests_have_one_name():
+    "pytest would refuse to collect both"
+    names = [p.name for p in (ROOT/'tests').rglob('*.py')]
+    assert sorted({n for n in names if names.count(n) > 1}) == []

@@ -270,8 +270,9 @@ def gaussian_of(
     x:Tensor, # Vectors [n, k]
     cov=0. # Covariance of each vector, on average: [k, k] or 0
 ) -> Gaussian: # Mean [k] and precision [k, k]
-    "Mean and spread of some vectors, each with a covariance of its own"
-    spread = torch.cov(x.T).reshape(x.shape[1], -1) + cov
+    "Mean and spread of some vectors, each with a covariance of its own; one vector alone is spread about zero"
+    off = x - x.mean(0) if len(x) > 1 else x
+    spread = off.T @ off / max(1, len(x) - 1) + cov
     spread = spread + 1e-3 * spread.diagonal().mean().clamp(min=1e-8) * torch.eye(x.shape[1], device=x.device)
     return Gaussian(x.mean(0), torch.linalg.inv(spread.double()).to(x.dtype))
 

@@ -218,7 +218,8 @@ class Sampler:
         self.priors,self.g = priors or Hyperpriors(),torch.Generator()
         self.g.manual_seed(torch.seed() if seed is None else seed)
         self.users,self.items = users.long(),items.long()
-        self.mean,self.sd = (float(ratings.mean()),float(ratings.std())) if standardise else (0., 1.)
+        self.mean,self.sd = (float(ratings.mean()),float(ratings.std(correction=min(1, len(ratings) - 1)))) if standardise else (0., 1.)
+        if not self.sd > 1e-6 * max(1., abs(self.mean)): self.sd = 1. # all the same
         self.y = (ratings - self.mean) / self.sd
         k,kw = factor_count + 1,dict(like=self.y, priors=self.priors, generator=self.g)
         u,i = self.users.cpu(),self.items.cpu()

@@ -49,6 +49,8 @@ def factors_and_biases(
     return [g for g in groups if g]
 
 # %% ../../nbs/learn/02_learner.ipynb #3783426f
+PASSES = 'before_fit','before_epoch','before_train','before_validate' # events at which a pass over batches may begin
+
 def _listens(cb, event_name):
     "Whether `cb` has something to do at this event; `after_fit` resets every callback's `run`"
     cls = type(cb)
@@ -95,8 +97,15 @@ class CFLearner(Learner):
 
     def __call__(self, event_name): L(event_name).map(self._call_one) if not isinstance(event_name, str) else self._call_one(event_name)
     def _call_one(self, event_name):
-        for cb in sorted(self.cbs, key=lambda o: o.order):
-            if _listens(cb, event_name) and not (event_name == 'before_batch' and type(cb) is CastToTensor and _is_plain(self.xb + self.yb)): cb(event_name)
+        for cb in self._listeners(event_name):
+            if not (event_name == 'before_batch' and type(cb) is CastToTensor and _is_plain(self.xb + self.yb)): cb(event_name)
+
+    def _listeners(self, event_name):
+        "Callbacks that have something to do at this event, in order; looked up again for each pass, and where there are others"
+        cbs,found = self.__dict__.get('_found', (None, None))
+        if event_name in PASSES or cbs != list(self.cbs): cbs,found = self._found = list(self.cbs),{}
+        if event_name not in found: found[event_name] = [cb for cb in sorted(cbs, key=lambda o: o.order) if _listens(cb, event_name)]
+        return found[event_name]
 
     def _set_device(self, b): return b if b[0].device == model_device(self.model) else super()._set_device(b)
 
@@ -106,7 +115,7 @@ class CFLearner(Learner):
         if self.__dict__.get('_means', (None,))[0] is not self.dls.train_ds: self._means = self.dls.train_ds,means_of(self.dls)
         return self._means[1]
 
-    def __getstate__(self): return {k: v for k,v in super().__getstate__().items() if k != '_means'} # an exported learner takes no ratings along
+    def __getstate__(self): return {k: v for k,v in super().__getstate__().items() if k not in ('_means', '_found')} # an exported learner takes no ratings along
 
     def create_opt(self):
         if not any(p.requires_grad for p in self.model.parameters()):

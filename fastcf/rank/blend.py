@@ -9,6 +9,7 @@ __all__ = ['Blend', 'choose_weights']
 
 # %% ../../nbs/rank/11_blend.ipynb #b1e00002
 from itertools import product
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from .baselines import Baseline
 from .best import top_scores
+from .evaluate import resampled_means
 from .metrics import ndcg,valid_frame
 from .topn import ranked_frame,strike_seen
 
@@ -74,9 +76,11 @@ def choose_weights(
     test:pd.DataFrame|None=None, # user, item: what turned out to be right; by default the validation rows
     k:int=10, # Ranks that count
     parts:int=10, # Weights are whole numbers of so many parts
-    max_users:int=1_000 # Users of the test to try them on, the first ones
+    max_users:int=1_000, # Users of the test to try them on, the first ones
+    samples:int=200, # How often these are drawn again
+    seed:int=0 # Seed of the draws
 ) -> tuple: # A weight for each recommender, 1 in all
-    "The weights of the blend whose lists are best on held-out rows (NDCG)"
+    "The weights of the blends whose lists are best on held-out rows (NDCG): their mean over users drawn again"
     blend = Blend(recommenders)
     dls,c = blend.dls,blend.dls.catalog
     test = valid_frame(dls) if test is None else test
@@ -92,6 +96,7 @@ def choose_weights(
         weights = torch.tensor(weights)
         used = weights > 0
         values,cols = top_scores(torch.einsum('m,mbi->bi', weights[used], tables[used]), min(check_count('k', k), len(c.item)))
-        return ndcg(ranked_frame(c, c.user.name, users, c.item.name, cols, dict(score=values)), test, k)
+        return ndcg(ranked_frame(c, c.user.name, users, c.item.name, cols, dict(score=values)), test, k, per_user=True)
     grid = [tuple(n / parts for n in o) for o in product(range(check_count('parts', parts) + 1), repeat=len(tables)) if sum(o) == parts]
-    return max(grid, key=found)
+    best = resampled_means(np.stack([found(o) for o in grid], 1), check_count('samples', samples), seed).argmax(1)
+    return tuple(np.array(grid)[best].mean(0).round(3).tolist())

@@ -15,7 +15,7 @@ from ..core import check_count,check_id,check_types,short_repr,show_progress
 from ..learn.learner import CFLearner
 from ..bayes.engines import EpochEngine
 from .choice import ChoiceModel,explain_choice
-from .sweeps import choice_groups,pair_loss,start_choices,sweep_choices
+from .sweeps import choice_groups,choice_settings,pair_loss,start_choices,sweep_choices
 from .fade import Fade,choose_fade,fade_choices
 
 # %% ../../nbs/rank/02_ials.ipynb #55e78922
@@ -40,8 +40,8 @@ class IALS(EpochEngine):
     @check_types
     def __init__(self,
         factor_count:int=32, # Length of a vector; the learner's tables keep theirs
-        unobserved:float=.3, # Weight of a pair without a choice, beside 1 for a choice (α₀)
-        penalty:float=.01, # Weight of the squared vectors for each unit of evidence (λ)
+        unobserved:float|str='auto', # Weight of a pair without a choice, beside 1 for a choice (α₀); 'auto': .3, less in sparse tables, as `choice_settings` says
+        penalty:float|str='auto', # Weight of the squared vectors for each unit of evidence (λ); 'auto': .01 where users and items have some 70 choices each, more where they have fewer
         lowest:float=.5, # What a choice with the lowest rating counts, beside 1 for one with the highest: what was liked says more
         recency='auto', # A `Fade`, `None` for none, or 'auto': chosen on each user's newest choice if the loaders carry times
         steps:int=4, # Steps of conjugate gradients a row and epoch
@@ -61,8 +61,8 @@ class IALS(EpochEngine):
         if isinstance(self.recency, Fade) and t.times is None: raise ValueError("recency: the loaders carry no times. Pass time_name to CFDataLoaders.from_df, or recency=None.")
         self.users,self.items,self.weights = t.users.cpu().long(),t.items.cpu().long(),choice_weights(t, self.lowest)
         self.sides = choice_groups(self.users, self.items, len(c.user), len(c.item))
-        r = t.ratings if has_ratings(t) else None
-        self.result = start_choices(len(c.user), len(c.item), self.factor_count, self.unobserved, self.penalty, self.seed)
+        r,(unobserved,penalty) = t.ratings if has_ratings(t) else None,choice_settings(len(self.users), len(c.user), len(c.item), self.unobserved, self.penalty)
+        self.result = start_choices(len(c.user), len(c.item), self.factor_count, unobserved, penalty, self.seed)
         if r is not None: self.result.rating_range,self.result.lowest = (float(r.min()), float(r.max())),self.lowest
 
     def train_epoch(self):

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor,nn
 from torch.nn import functional as F
+from fastai.torch_core import display_df
 from fastcore.basics import patch
 from ..core import ArgumentError,check_choice,check_count,check_shape,check_types,listed,settle,short_repr
 from ..data.columns import as_pandas,find_time
@@ -108,12 +109,25 @@ class WindowDL(RatingsDL):
             b = windows,chosen_from(self.histories.by_user, who, end, windows, empty),asked,answers[answers < empty]
             yield tuple(o if self.device is None else o.to(self.device) for o in b)
 
+    def names(self,
+        rows:Tensor # Row numbers of items, or of an empty place
+    ) -> np.ndarray: # Titles, or ids where there are none
+        "What items are called"
+        c = self.dataset.catalog
+        known = c.titles(np.arange(len(c.item)))
+        return np.append(c.item.ids.to_numpy(object) if known is None else known.astype(object), '')[rows.cpu()]
+
     def decode_batch(self, b, max_n=9, **kwargs):
-        "The last three choices before the last place of each window, and the answer"
-        c,(windows,_,asked,answers) = self.dataset.catalog,b
-        names = np.append(c.item.ids.to_numpy(object) if c.titles(np.arange(1)) is None else c.titles(np.arange(len(c.item))).astype(object), '')
-        last = answers[asked.sum(1).cumsum(0) - 1][:max_n].cpu() # every window asks in its last place
-        return pd.DataFrame({name: names[o] for name,o in zip(['before', ' ', '  ', 'next'], [*windows[:max_n, -3:].T.cpu(), last])})
+        "The last choices before the last place of each window, three at most, and the answer"
+        windows,_,asked,answers = b
+        columns = {'  '[:j] or 'before': self.names(o) for j,o in enumerate(windows[:max_n, -3:].T)}
+        return pd.DataFrame({**columns, 'next': self.names(answers[asked.sum(1).cumsum(0) - 1][:max_n])}) # every window asks in its last place
+
+    def show_results(self, b, out, max_n=9, show=True, **kwargs):
+        "Windows, the answer, and the item with the highest score"
+        best = out[b[2].sum(1).cumsum(0).to(out.device) - 1][:max_n].argmax(1)
+        df = self.decode_batch(b, max_n).assign(predicted=self.names(best))
+        return display_df(df) if show else df
 
 # %% ../../nbs/rank/10_sequence.ipynb #5e90000e
 @check_types

@@ -9,79 +9,115 @@ __all__ = []
 
 # %% ../../nbs/scale/00_loops.ipynb #112e6973
 import numpy as np
+from ..core import compiled
+
+# %% ../../nbs/scale/00_loops.ipynb #0ed06bf0
+def fast(
+    loop # A function of numbers and arrays
+): # The same in machine code
+    "`loop`, compiled such that it goes over several columns at a time"
+    return compiled(loop, error_model='numpy')
 
 # %% ../../nbs/scale/00_loops.ipynb #96806191
-def sum_rows(rows, g, place, unique, total):
-    "Different rows, into `unique`, and the sums of their gradients, into `total`; how many they are"
-    count,k = 0,g.shape[1]
+def distinct_rows(rows, unique, inverse):
+    "The different rows, into `unique`, and which of them each is, into `inverse`; how many they are"
+    size,count = 16,0
+    while size < 2 * len(rows): size *= 2
+    places = np.full(size, -1, np.int32)
     for j in range(len(rows)):
-        c = place[rows[j]]
-        if c < 0:
-            c,place[rows[j]],unique[count] = count,count,rows[j]
-            for f in range(k): total[c, f] = g[j, f]
+        at = ((rows[j] * 0x9E3779B97F4A7C1) >> 32) & (size - 1) # Fibonacci hashing
+        while places[at] >= 0 and unique[places[at]] != rows[j]: at = (at + 1) & (size - 1)
+        if places[at] < 0:
+            places[at],unique[count] = count,rows[j]
             count += 1
-        else:
-            for f in range(k): total[c, f] += g[j, f]
-    for j in range(count): place[unique[j]] = -1
+        inverse[j] = places[at]
     return count
 
 # %% ../../nbs/scale/00_loops.ipynb #2243f008
-def decay_pending(rows, w, last, logs, t, out):
-    "What decay is due on looked-up rows `w`"
-    for j in range(len(rows)):
-        due = np.float32(np.exp(logs[t] - logs[last[rows[j]]]) - 1)
-        for f in range(w.shape[1]): out[j, f] = due * w[j, f]
+def decay_rows(rows, w, last, logs, t, out):
+    "Rows with the decay that is due, into `out`"
+    k,near = w.shape[1],np.float32(0)
+    for start in range(0, len(rows), 64):
+        block = rows[start:start+64]
+        for r in block:
+            if not 0 <= r < len(w): raise IndexError('index out of range in self')
+            near += last[r]
+            for f in range(0, k, 16): near += w[r, f]
+        for j in range(len(block)):
+            x,y = w[block[j]],out[start + j]
+            left = np.float32(np.exp(logs[t] - logs[last[block[j]]]))
+            for f in range(k): y[f] = left * x[f]
+    return near
 
 # %% ../../nbs/scale/00_loops.ipynb #0cd6b260
-def decay_loop(rows, g, w, sqr_sum, last, logs, t, adaptive, lr, eps, keep, log_decay):
-    "What is due, and step `t + 1`; the different `rows` of a batch and the sums of their gradients"
-    k,near = w.shape[1],np.float32(0)
-    for j in range(len(rows)):
-        for f in range(0, k, 16): near += w[rows[j], f]
-    logs[t+1] = logs[t] + log_decay
-    for j in range(len(rows)):
-        r,rate = rows[j],lr
+def decay_step(unique, inverse, g, w, sqr_sum, last, logs, t, adaptive, lr, eps, keep, log_decay):
+    "What is due, and step `t + 1`, by the sums of the gradients of each different row"
+    k = w.shape[1]
+    total = np.zeros((len(unique), k), np.float32)
+    for j in range(len(inverse)):
+        a,b = total[inverse[j]],g[j]
+        for f in range(k): a[f] += b[f]
+    logs[t+1],near = logs[t] + log_decay,np.float32(0)
+    for j in range(len(unique)):
+        if j % 64 == 0:
+            for r in unique[j:j+64]:
+                for f in range(0, k, 16): near += w[r, f]
+        r,rate = unique[j],lr
+        x,d = w[r],total[j]
         left = np.float32(np.exp(logs[t] - logs[last[r]])) * keep
         if adaptive:
             square = np.float32(0)
-            for f in range(k): square += g[j, f] * g[j, f]
+            for f in range(k): square += d[f] * d[f]
             sqr_sum[r, 0] += square / np.float32(k)
             rate = lr / (np.sqrt(sqr_sum[r, 0]) + eps)
-        for f in range(k): w[r, f] = left * w[r, f] - rate * g[j, f]
+        for f in range(k): x[f] = left * x[f] - rate * d[f]
         last[r] = t + 1
     return near
 
 # %% ../../nbs/scale/00_loops.ipynb #989b0e32
-def adam_pending(rows, w, m, v, last, sums, t, eps, out):
-    "What decay and movement are due on looked-up rows `w`"
+def adam_rows(rows, w, means, last, sums, t, eps, out):
+    "Rows with the decay and movement that are due, into `out`"
     k,near = w.shape[1],np.float32(0)
-    for j in range(len(rows)):
-        for f in range(0, k, 16): near += m[rows[j], f] + v[rows[j], f]
-    for j in range(len(rows)):
-        r = rows[j]
-        s = last[r]
-        fade,move = np.float32(np.exp(sums[0, t] - sums[0, s])),np.float32(sums[4, s])
-        for f in range(k): out[j, f] = (w[j, f] - move * m[r, f] / (np.sqrt(v[r, f]) + eps)) * fade - w[j, f]
+    flat = means.reshape(len(w), 2 * k)
+    for start in range(0, len(rows), 64):
+        block = rows[start:start+64]
+        for r in block:
+            if not 0 <= r < len(w): raise IndexError('index out of range in self')
+            near += last[r]
+            for f in range(0, k, 16): near += w[r, f]
+            for f in range(0, 2 * k, 16): near += flat[r, f]
+        for j in range(len(block)):
+            r = block[j]
+            x,m,v,y,s = w[r],means[r, 0],means[r, 1],out[start + j],last[r]
+            fade,move = np.float32(np.exp(sums[0, t] - sums[0, s])),np.float32(sums[4, s])
+            for f in range(k): y[f] = (x[f] - move * m[f] / (np.sqrt(v[f]) + eps)) * fade
     return near
 
 # %% ../../nbs/scale/00_loops.ipynb #1c276295
-def adam_loop(rows, g, w, m, v, last, sums, t, old_eps, lr, mom, sqr_mom, eps, keep, d1, d2, log_decay):
-    "What is due, and step `t + 1`; the different `rows` of a batch and the sums of their gradients"
-    k,near = w.shape[1],np.float32(0)
-    for j in range(len(rows)):
-        for f in range(0, k, 16): near += w[rows[j], f] + m[rows[j], f] + v[rows[j], f]
-    b1,b2,step = np.log(max(mom, 1e-30)),np.log(sqr_mom),np.float32(lr / d1)
-    new1,new2 = np.float32(1 - mom),np.float32(1 - sqr_mom)
+def adam_step(unique, inverse, g, w, means, last, sums, t, old_eps, lr, mom, sqr_mom, eps, keep, d1, d2, log_decay):
+    "What is due, and step `t + 1`, by the sums of the gradients of each different row"
+    k,step,new1,new2 = w.shape[1],np.float32(lr / d1),np.float32(1 - mom),np.float32(1 - sqr_mom)
+    total = np.zeros((len(unique), k), np.float32)
+    for j in range(len(inverse)):
+        a,b = total[inverse[j]],g[j]
+        for f in range(k): a[f] += b[f]
+    b1,b2 = np.log(max(mom, 1e-30)),np.log(sqr_mom)
     for i in range(4): sums[i, t+1] = sums[i, t] + (log_decay, b1, b2, b1 - b2 / 2 - log_decay)[i]
-    for j in range(len(rows)):
-        r = rows[j]
-        s = last[r]
+    flat,near = means.reshape(len(w), 2 * k),np.float32(0)
+    for j in range(len(unique)):
+        if j % 64 == 0:
+            for r in unique[j:j+64]:
+                near += last[r]
+                for f in range(0, k, 16): near += w[r, f]
+                for f in range(0, 2 * k, 16): near += flat[r, f]
+        r = unique[j]
+        x,m,v,d,s = w[r],means[r, 0],means[r, 1],total[j],last[r]
         fade,move = np.float32(np.exp(sums[0, t] - sums[0, s])) * keep,np.float32(sums[4, s])
         fade1,fade2 = np.float32(np.exp(sums[1, t] - sums[1, s]) * mom),np.float32(np.exp(sums[2, t] - sums[2, s]) * sqr_mom)
         for f in range(k):
-            x = (w[r, f] - move * m[r, f] / (np.sqrt(v[r, f]) + old_eps)) * fade
-            a,b = fade1 * m[r, f] + new1 * g[j, f],fade2 * v[r, f] + new2 * g[j, f] * g[j, f]
-            m[r, f],v[r, f],w[r, f] = a,b,x - step * a / (np.sqrt(b) / d2 + eps)
+            now = (x[f] - move * m[f] / (np.sqrt(v[f]) + old_eps)) * fade
+            a,b = fade1 * m[f] + new1 * d[f],fade2 * v[f] + new2 * d[f] * d[f]
+            m[f],v[f],x[f] = a,b,now - step * a / (np.sqrt(b) / d2 + eps)
         last[r] = t + 1
     sums[4, t+1] = 0
     for s in range(max(0, t - 255), t + 1): sums[4, s] += lr * d2 / d1 * np.exp(sums[3, t+1] - sums[3, s])

@@ -18,18 +18,26 @@ from fastai.optimizer import Optimizer
 from fastcore.basics import patch
 from ..core import ArgumentError,check_types,short_repr
 from ..learn.optim import ROWWISE
-from ..core import HAS_NUMBA,compiled
-from .loops import adam_loop,adam_pending,decay_loop,decay_pending,sum_rows
+from ..core import HAS_NUMBA
+from .loops import adam_rows,adam_step,decay_rows,decay_step,distinct_rows,fast
 
 # %% ../../nbs/scale/00_rowwise.ipynb #94cf5963
-def _sum_duplicates(grad, seen):
-    "Different rows [m] of a gradient, and the sum of what was said of each [m, k]; `seen` keeps what was sorted before"
-    rows = grad._indices()[0]
+def _distinct(rows, seen):
+    "Different rows [m], and which of them each is [b]; `seen` keeps what was found before"
     known = next((o for o in seen if torch.equal(o[0], rows)), None)
-    if known is None: seen.append(known := (rows, *torch.unique(rows, return_inverse=True)))
-    _,unique,inverse = known
+    if known is None: seen.append(known := (rows, *(_hashed(rows) if HAS_NUMBA and rows.is_cpu else torch.unique(rows, return_inverse=True))))
+    return known[1:]
+
+def _hashed(rows):
+    unique,inverse = torch.empty_like(rows),torch.empty_like(rows)
+    n = fast(distinct_rows)(*(o.numpy() for o in (rows, unique, inverse)))
+    return unique[:n],inverse
+
+def _sum_duplicates(grad, seen):
+    "Different rows [m] of a gradient, and the sum of what was said of each [m, k]"
+    unique,inverse = _distinct(grad._indices()[0], seen)
     values = grad._values().flatten(1)
-    if len(unique) == len(rows): values = torch.empty_like(values).index_copy_(0, inverse, values)
+    if len(unique) == len(inverse): values = torch.empty_like(values).index_copy_(0, inverse, values)
     else: values = values.new_zeros(len(unique), values.shape[1]).index_add_(0, inverse, values)
     return unique,values
 
@@ -49,6 +57,20 @@ def _optimizer_of(p):
     return None if opt is None else opt()
 
 # %% ../../nbs/scale/00_rowwise.ipynb #cfe3eff6
+class _CurrentRows(torch.autograd.Function):
+    "Rows with what is pending, in compiled code; their gradient is that of a sparse table: pairs of a row number and what comes back"
+    @staticmethod
+    def forward(ctx, w, rows, opt):
+        ctx.save_for_backward(rows)
+        ctx.shape = w.shape
+        return opt.current_rows(w, rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        rows, = ctx.saved_tensors
+        return torch.sparse_coo_tensor(rows[None], grad, ctx.shape, check_invariants=False),None,None
+
 class RowEmbedding(nn.Embedding):
     "An embedding table with gradients of the rows that were looked up, and no others"
     @check_types
@@ -64,7 +86,10 @@ class RowEmbedding(nn.Embedding):
         rows:Tensor # Row numbers, any shape
     ) -> Tensor: # [..., k]
         "Rows as they are now, with what is pending"
-        res,opt = super().forward(rows),_optimizer_of(self.weight)
+        opt = _optimizer_of(self.weight)
+        if opt is not None and self.padding_idx is None and opt.is_fast(self.weight):
+            return _CurrentRows.apply(self.weight, rows.flatten(), opt).view(*rows.shape, self.embedding_dim)
+        res = super().forward(rows)
         pending = None if opt is None else opt.pending(self.weight, rows.flatten(), res.detach().flatten(0, -2))
         return res if pending is None else res + pending.view_as(res)
 
@@ -119,7 +144,9 @@ class RowwiseOptimizer(Optimizer):
             if p.grad.is_sparse and not p.grad._nnz(): continue # an empty batch
             flat = _flat(p)
             if 'clock' not in state: self._start_clock(flat, state)
-            if self._is_fast(p): self._fast_step(flat, p.grad, state, hyper); continue
+            if self._has_loop_for(p):
+                self._fast_step(flat, p.grad, seen, state, hyper)
+                continue
             rows,g = _rows_and_values(p, seen)
             w,*stats = self._current(flat.index_select(0, rows), rows, state, hyper)
             self._tick(state, hyper)
@@ -157,8 +184,13 @@ def _start_clock(self:RowwiseOptimizer, flat, state):
 def new_stats(self:RowwiseOptimizer, flat): return {}
 
 @patch
-def _is_fast(self:RowwiseOptimizer, p):
-    return self.has_loop and p.device.type == 'cpu' and p.dtype == torch.float32 and (p.grad is None or p.grad.is_sparse) and HAS_NUMBA
+def _has_loop_for(self:RowwiseOptimizer, p):
+    return self.has_loop and p.is_cpu and p.dtype == torch.float32 and p.is_contiguous() and (p.grad is None or p.grad.is_sparse) and HAS_NUMBA
+
+@patch
+def is_fast(self:RowwiseOptimizer, p):
+    "Whether rows of a table are looked up in compiled code: not before the first step, when nothing is pending"
+    return bool(self.state[p].get('clock')) and self._has_loop_for(p)
 
 @patch
 def _tick(self:RowwiseOptimizer, state, hyper):
@@ -198,7 +230,6 @@ def pending(self:RowwiseOptimizer,
     if not state.get('clock'): return
     hyper = self._hyper_of(p)
     if self.sum_count == 1 and not self._decay(state, hyper) and not state['sums'][0, state['clock']]: return
-    if self._is_fast(p): return self._fast_pending(_flat(p), w, rows, state, hyper)
     return self._current(w, rows, state, hyper)[0] - w
 
 @patch
@@ -215,7 +246,7 @@ def settle(self:RowwiseOptimizer,
         flat = _flat(q)
         for rows in torch.arange(len(flat), device=q.device).split(_BLOCK):
             self._write(flat, rows, self._current(flat[rows[0]:rows[-1]+1], rows, state, hyper), state)
-        for k in ('clock', 'last', 'sums', 'place'): state.pop(k, None)
+        for k in ('clock', 'last', 'sums'): del state[k]
 
 # %% ../../nbs/scale/00_rowwise.ipynb #c929980f
 @patch
@@ -315,59 +346,71 @@ class RowwiseAdam(RowwiseOptimizer):
         v.mul_(hyper['sqr_mom']).addcmul_(g, g, value=1 - hyper['sqr_mom'])
         return w.addcdiv_(m, v.sqrt().div_(d2).add_(hyper['eps']), value=-hyper['lr'] / d1)
 
-    def new_stats(self, flat): return {k: torch.zeros_like(flat) for k in self.stats}
+    def new_stats(self, flat): return dict(zip(self.stats, flat.new_zeros(len(flat), 2, flat.shape[1]).unbind(1))) # both of a row side by side
 
 # %% ../../nbs/scale/00_rowwise.ipynb #da34c697
 @patch
 @torch.no_grad()
-def _fast_step(self:RowwiseOptimizer, flat, grad, state, hyper):
+def _fast_step(self:RowwiseOptimizer, flat, grad, seen, state, hyper):
     "A step in compiled code"
-    if 'place' not in state: state['place'] = torch.full((len(flat),), -1, dtype=torch.int32)
-    rows,g = grad._indices()[0],grad._values().reshape(-1, flat.shape[1]).contiguous()
-    unique,total = torch.empty_like(rows),torch.empty_like(g)
-    n = compiled(sum_rows)(*(o.numpy() for o in (rows, g, state['place'], unique, total)))
+    g = grad._values().reshape(-1, flat.shape[1]).contiguous()
     _make_room(state)
-    self._run_loop(unique[:n].numpy(), total[:n].numpy(), flat, state, hyper, self._decay(state, hyper))
+    self._run_loop([o.numpy() for o in (*_distinct(grad._indices()[0], seen), g)], flat, state, hyper, self._decay(state, hyper))
     state['clock'] += 1
 
 @patch
-def _fast_pending(self:RowwiseOptimizer, flat, w, rows, state, hyper):
-    "What is missing from `rows`, in compiled code"
-    out = torch.empty_like(w)
-    compiled(decay_pending)(*(o.numpy() for o in (rows, w, state['last'], state['sums'][0])), state['clock'], out.numpy())
+def current_rows(self:RowwiseOptimizer,
+    p:Tensor, # Weight of a table [n, k], for which `is_fast`
+    rows:Tensor # Row numbers [m]; may repeat
+) -> Tensor: # [m, k]
+    "Rows as they are with what is pending, in compiled code"
+    state,flat = self.state[p],_flat(p)
+    out = flat.new_empty(len(rows), flat.shape[1])
+    self._read_loop(rows.numpy(), flat, state, self._hyper_of(p), out.numpy())
     return out
 
 @patch
-def _run_loop(self:RowwiseOptimizer, rows, g, flat, state, hyper, decay):
+def _read_loop(self:RowwiseOptimizer, rows, flat, state, hyper, out):
+    fast(decay_rows)(rows, *(o.numpy() for o in (flat, state['last'], state['sums'][0])), state['clock'], out)
+
+@patch
+def _run_loop(self:RowwiseOptimizer, batch, flat, state, hyper, decay):
     "Plain descent, and Adagrad where there are sums of squares"
     sqr_sum = state.get('sqr_sum')
     arrays = [o.numpy() for o in (flat, flat if sqr_sum is None else sqr_sum, state['last'], state['sums'][0])]
     numbers = *(np.float32(o) for o in (hyper['lr'], hyper.get('eps', 0.), 1 - decay)),_log_decay(decay)
-    compiled(decay_loop)(rows, g, *arrays, state['clock'], sqr_sum is not None, *numbers)
+    fast(decay_step)(*batch, *arrays, state['clock'], sqr_sum is not None, *numbers)
 
 RowwiseSGD.has_loop = RowwiseAdagrad.has_loop = RowwiseAdam.has_loop = True
 
 # %% ../../nbs/scale/00_rowwise.ipynb #cce3e3ad
 @patch
-def _arrays(self:RowwiseAdam, flat, state): return [o.numpy() for o in (flat, state['grad_avg'], state['sqr_avg'], state['last'], state['sums'])]
+def _arrays(self:RowwiseAdam, flat, state): return [o.numpy() for o in (flat, _side_by_side(state), state['last'], state['sums'])]
+
+def _side_by_side(state):
+    "Both means of each row as one table [n, 2, k]; made so where they are not, as in a state that was loaded"
+    m,v = state['grad_avg'],state['sqr_avg']
+    n,k = m.shape
+    if m.stride() != (2 * k, 1) or v.stride() != (2 * k, 1) or v.data_ptr() != m.data_ptr() + 4 * k:
+        both = torch.stack([m, v], 1)
+        state['grad_avg'],state['sqr_avg'] = m,v = both.unbind(1)
+    return m.as_strided((n, 2, k), (2 * k, k, 1))
 
 @patch
 def _scaled_eps(self:RowwiseAdam, state, hyper): return np.float32(hyper['eps'] * self._debias(state, hyper)[1]) if 'step' in state else np.float32(1)
 
 @patch
-def _fast_pending(self:RowwiseAdam, flat, w, rows, state, hyper):
-    out = torch.empty_like(w)
-    compiled(adam_pending)(rows.numpy(), w.numpy(), *self._arrays(flat, state)[1:], state['clock'], self._scaled_eps(state, hyper), out.numpy())
-    return out
+def _read_loop(self:RowwiseAdam, rows, flat, state, hyper, out):
+    fast(adam_rows)(rows, *self._arrays(flat, state), state['clock'], self._scaled_eps(state, hyper), out)
 
 @patch
-def _run_loop(self:RowwiseAdam, rows, g, flat, state, hyper, decay):
+def _run_loop(self:RowwiseAdam, batch, flat, state, hyper, decay):
     eps = self._scaled_eps(state, hyper)
     state['step'] = state.get('step', 0) + 1
     d1,d2 = self._debias(state, hyper)
     rates = float(hyper['lr']),float(hyper['mom']),float(hyper['sqr_mom'])
     numbers = *(np.float32(o) for o in (hyper['eps'], 1 - decay)),d1,np.float32(d2),_log_decay(decay)
-    compiled(adam_loop)(rows, g, *self._arrays(flat, state), state['clock'], eps, *rates, *numbers)
+    fast(adam_step)(*batch, *self._arrays(flat, state), state['clock'], eps, *rates, *numbers)
 
 # %% ../../nbs/scale/00_rowwise.ipynb #7e281c45
 def rowwise_tables(

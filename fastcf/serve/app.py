@@ -84,10 +84,10 @@ def _state(o, name):
 # %% ../../nbs/serve/06_app.ipynb #67a53a68
 REQUIRED = object()
 FIELDS: dict = {'/predict': dict(users=(_ids, REQUIRED), items=(_ids, REQUIRED), interval=(_share, None)),
-          '/recommend': dict(users=(_ids, REQUIRED), k=(_count, 10), exclude_seen=(_flag, True), min_ratings=(_whole, 1), rank_by=(_order, None)),
+          '/recommend': dict(users=(_ids, REQUIRED), k=(_count, 10), exclude_seen=(_flag, True), min_ratings=(_whole, 1), rank_by=(_order, None), interval=(_share, None)),
           '/similar': dict(items=(_ids, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1)),
-          '/fold-in': dict(ratings=(_ratings, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1), explain=(_flag, False)),
-          '/interview': dict(state=(_state, None), replies=(_ratings, []), about=(_about, {}), proxies=(_flag, False), page_size=(_count, 8), pages=(_count, 3), k=(_count, 5))}
+          '/fold-in': dict(ratings=(_ratings, REQUIRED), k=(_count, 10), min_ratings=(_whole, 1), explain=(_flag, False), rank_by=(_order, None), interval=(_share, None)),
+          '/interview': dict(state=(_state, None), replies=(_ratings, []), about=(_about, {}), proxies=(_flag, False), page_size=(_count, 8), pages=(_count, 3), k=(_count, 5), rank_by=(_order, None), interval=(_share, None))}
 
 def read_question(
     path:str, # Such as '/recommend'
@@ -113,13 +113,14 @@ def _predict(r, users, items, interval):
     users,items = (o * n if len(o) == 1 else o for o in (users, items))
     return dict(predictions=records(r.predict(users, items, interval=interval)))
 
-def _recommend(r, users, k, **kw): return dict(recommendations=r.lists(users, k, **kw).records())
+def _recommend(r, users, k, interval, **kw):
+    return dict(recommendations=r.lists(users, k, **kw).records() if interval is None else records(r.recommend(users, k, interval=interval, **kw)))
 def _similar(r, items, k, min_ratings): return dict(similar=r.similar_lists(items, k, min_ratings).records())
 
-def _fold_in(r, ratings, k, min_ratings, explain):
+def _fold_in(r, ratings, k, min_ratings, explain, rank_by, interval):
     said = {i: v for i,v in ratings.items() if v is not None}
     new = r.fold_in(said)
-    df = new.recommend(k, min_ratings=min_ratings).drop(columns=r.user.vocab.name)
+    df = new.recommend(k, min_ratings=min_ratings, rank_by=rank_by, interval=interval).drop(columns=r.user.vocab.name)
     res = dict(recommendations=records(df))
     if explain and len(df): res['why'] = records(new.explain(df[r.item.vocab.name].iloc[0]))
     return res
@@ -160,7 +161,7 @@ def _check_replies(r, replies):
     topics = {(a, v) for a,values in r.parts.get('topics', ([],))[0] for v in values}
     r.item.vocab.encode([i for i in replies if i not in topics])
 
-def _interview(r, state, replies, about, proxies, page_size, pages, k):
+def _interview(r, state, replies, about, proxies, page_size, pages, k, rank_by, interval):
     if state is None and replies: raise BadRequest(422, "replies: there is no page to reply to without a state")
     if state is not None: _check_state(r, state)
     _check_replies(r, replies)
@@ -168,7 +169,7 @@ def _interview(r, state, replies, about, proxies, page_size, pages, k):
     if state is not None and iv.open_page is not None: iv.answer(replies)
     page = iv.next_page()
     return dict(state=iv.to_json(), page=[] if page is None else records(page.drop(columns='reply', errors='ignore')), done=page is None, number=iv.page_count + (page is not None), pages=iv.pages,
-                choices=_choices(r), recommendations=records(iv.recommend(k)))
+                choices=_choices(r), recommendations=records(iv.recommend(k, rank_by=rank_by or 'value', interval=interval)))
 
 ANSWERS = {'/predict': _predict, '/recommend': _recommend, '/similar': _similar, '/fold-in': _fold_in, '/interview': _interview}
 
@@ -293,7 +294,7 @@ class Together:
         waiting,self.waiting,r = self.waiting[:self.most],self.waiting[self.most:],self.served.recommender
         if self.waiting: asyncio.get_running_loop().call_soon(self.run)
         for alike in _alike(waiting):
-            settings = {k: v for k,v in alike[0][0].items() if k != 'users'}
+            settings = {k: v for k,v in alike[0][0].items() if k not in ('users', 'interval')}
             try: said = [(200, dict(recommendations=o)) for o in r.lists([f['users'][0] for f,_ in alike], **settings).records_by_id()]
             except Exception: said = [_alone(r, f) for f,_ in alike] # each is told what is wrong with its own
             for (_,future),o in zip(alike, said):
@@ -335,7 +336,7 @@ def make_app(
         try:
             body = await _body(request)
             fields = read_question(path, body) if path == '/recommend' and len(body) < 1000 else {}
-            if len(fields.get('users', ())) == 1: status,res = await together.ask(fields)
+            if len(fields.get('users', ())) == 1 and fields['interval'] is None: status,res = await together.ask(fields)
             else: status,res = await to_thread.run_sync(answer, served.recommender, path, body, limiter=limit)
         except BadRequest as e: status,res = e.status,dict(error=str(e))
         served.metrics.add(path, status, time.perf_counter() - start)

@@ -1,5 +1,5 @@
 "The interview's page: what it writes into the interview, and how it does in JupyterLab, with a mouse, a keyboard and a screen reader's eyes"
-import json, os, re, secrets, shutil, signal, socket, subprocess, sys, time, urllib.request
+import json, os, re, secrets, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import nbformat, pandas as pd, pytest, torch
 from fastcf.cold.proxies import ProxyQuestions
@@ -9,7 +9,7 @@ from fastcf.learn.learner import cf_learner
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.interview.questions import Interviewer
 from fastcf.interview.widget import _rating_choices
-from test_site import FLAGS, _needed, axe, chromium
+from browser import axe, chromium
 
 EVIL = ['<script>alert(1)</script>', '<b>x</b>', '<img src=x onerror="alert(2)">', '"quoted" & $math$']
 

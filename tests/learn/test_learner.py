@@ -17,6 +17,7 @@ from fastcf.core import RatingsError, UnknownIdError
 import fastcf.learn.predict, fastcf.rank.topn, fastcf.learn.look, fastcf.cold.attach
 from fastcf.rank.best import blocks_of
 from fastcf.learn.learner import CFLearner, cf_learner
+from fastcf.learn import optim
 from fastcf.learn.optim import FusedAdam
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.learn.model import EmbeddingDotBias
@@ -104,6 +105,50 @@ def test_steps_are_those_of_pytorchs_optimizer():
         ours.step(); theirs.opt.step()
         assert all(torch.equal(p, q) for p,q in zip(a, b))
     assert ours.hypers == [dict(h) for h in super(FusedAdam, theirs).hypers] and seen == list(range(30, 40))
+
+@pytest.mark.parametrize('kernel', ['missing', 'other arguments', 'other result'])
+def test_steps_without_the_kernel_are_the_same(monkeypatch, kernel):
+    "PyTorch's own steps, where it has not the private kernel as it is called, nor a fused AdamW"
+    def go():
+        g,target = torch.Generator().manual_seed(0),torch.linspace(-1, 1, 35).view(7, 5)
+        ps = [torch.zeros(s, requires_grad=True) for s in ((7, 5), (3,))]
+        opt = FusedAdam([ps[:1], ps[1:]], lr=.01, wd=.1)
+        for t in range(200):
+            opt.set_hyper('lr', .01 * (1 + t % 9))
+            ((ps[0] - target).square().mean() + (ps[1] - torch.randn(3, generator=g)).square().sum()).backward()
+            opt.step(); opt.zero_grad()
+            assert all(p.grad is None for p in ps)
+        return [p.detach() for p in ps],opt.hypers
+    want,hypers = go()
+    if kernel == 'missing': monkeypatch.delattr(torch, '_fused_adamw_')
+    else: monkeypatch.setattr(torch, '_fused_adamw_', (lambda params: None) if kernel == 'other arguments' else (lambda *args, **kwargs: None))
+    assert optim.HAS_KERNEL and not optim._kernel_works()
+    monkeypatch.setattr(optim, 'HAS_KERNEL', False)
+    adamw = torch.optim.AdamW
+    def unfused(params, fused=None, **kwargs):
+        if fused: raise RuntimeError('no fused AdamW on this device')
+        return adamw(params, foreach=True, **kwargs)
+    monkeypatch.setattr(torch.optim, 'AdamW', unfused)
+    got,others = go()
+    assert [{k: h[k] for k in ('lr', 'wd', 'mom', 'sqr_mom', 'eps')} for h in others] == [{k: h[k] for k in ('lr', 'wd', 'mom', 'sqr_mom', 'eps')} for h in hypers]
+    for a,b in zip(got, want): torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+def test_callbacks_that_come_and_change_are_called(dls):
+    "Also those that another one adds in mid-epoch, and one whose event or order is new with the next epoch"
+    seen = []
+    class Late(Callback):
+        order = 3
+        def after_batch(self): seen.append('late')
+    class First(Callback):
+        order = 2
+        def after_batch(self):
+            seen.append('first')
+            if self.training and self.iter == 1 and self.epoch == 0: self.learn.add_cb(late)
+        def after_epoch(self): late.order,late.before_step = 1,lambda: seen.append('step')
+    late,l = Late(),quiet(cf_learner(dls, 3, seed=0))
+    with l.no_bar(), l.no_logging(): l.fit(2, cbs=First())
+    n,v = len(dls.train),len(dls.valid)
+    assert seen == ['first'] * 2 + ['first', 'late'] * (n - 2 + v) + ['step', 'late', 'first'] * n + ['late', 'first'] * v
 
 def test_kinds_of_tensors_are_cast(dls):
     "A callback before `CastToTensor` brings one of fastai's own kinds, and a model sees none"

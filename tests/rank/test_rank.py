@@ -130,6 +130,28 @@ def test_a_penalty_that_leaves_nothing_says_so():
     with pytest.warns(UserWarning, match='vectors of all users are zero: a penalty of 30'): fit_choices(pairs // 40, pairs % 40, 30, 40, penalty=30.)
     with warnings.catch_warnings(): warnings.simplefilter('error'); fit_choices(pairs // 40, pairs % 40, 30, 40)
 
+@pytest.mark.parametrize('users,items,choices', [(1, 1, 1), (1, 50, 10), (50, 1, 10), (40, 60, 2), (300, 400, 300), (300, 400, 2_000), (30, 40, 1_100), (50, 3_000, 400), (3_000, 50, 4_000)])
+@pytest.mark.parametrize('lowest', [.5, 1.])
+def test_settings_of_any_table_leave_something_to_list_by(users, items, choices, lowest):
+    "Choices by chance alone are where a penalty extinguishes first"
+    g = torch.Generator().manual_seed(0)
+    pairs = torch.randperm(users * items, generator=g)[:choices]
+    weights = lowest + (1 - lowest) * torch.rand(len(pairs), generator=g)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        m = fit_choices(pairs // items, pairs % items, users, items, weights, factor_count=8)
+    own = (m.users[pairs // items] * m.items[pairs % items]).sum(1).mean()
+    assert own > .01 and own > 1.2 * (m.users @ m.items.T).abs().mean() * (users * items > 2 * len(pairs))
+
+def test_settings_keep_the_balance_of_a_table():
+    assert sweeps.choice_settings(90_570, 943, 1682) == (.3, .01)
+    assert sweeps.choice_settings(0, 0, 0) == (.3, .05) == sweeps.choice_settings(1, 1, 1)
+    for n,users,items in ((700_000, 20_000, 50_000), (2_000_000, 200_000, 50_000), (5_000, 900, 1_200)):
+        unobserved,penalty = sweeps.choice_settings(n, users, items)
+        assert 6 < unobserved * users * items / n < 16 and penalty <= .05
+        assert sweeps.choice_settings(n, users, items, .2) == (.2, penalty) and sweeps.choice_settings(n, users, items, penalty=.5) == (unobserved, .5)
+    with pytest.raises(ValueError, match="unobserved: expected a number above 0 or 'auto'"): fit_choices(torch.tensor([0]), torch.tensor([0]), 1, 1, unobserved='often')
+
 # --- lists
 
 @pytest.mark.parametrize('order', ['value', 'chance'])

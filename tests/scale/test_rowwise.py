@@ -220,3 +220,35 @@ def test_auto_goes_by_size():
 def test_a_table_that_cannot_be_rowwise_is_refused():
     with pytest.raises(ValueError, match='max_norm'): RowEmbedding(nn.Embedding(5, 2, max_norm=1.))
     with pytest.raises(ValueError, match='eps'): RowwiseAdam([nn.Parameter(torch.zeros(2, 2))], lr=.1, eps=0)
+
+def test_rows_of_any_type_and_shape_are_looked_up(loop):
+    t = RowEmbedding(table())
+    opt = RowwiseAdam([t.weight], lr=.1, wd=.5)
+    for r in (1, 2, 3): t(torch.tensor([r, r])).sum().backward(); opt.step(); opt.zero_grad()
+    rows = torch.tensor([[1, 0, 3], [2, 2, 49]])
+    assert torch.equal(t(rows), t(rows.int())) and t(rows).shape == (2, 3, 4) and torch.equal(t(rows.T), t(rows).transpose(0, 1)) and t(rows[:0]).shape == (0, 3, 4)
+    t(rows).sum().backward()
+    assert t.weight.grad.to_dense()[:4, 0].tolist() == [1, 1, 2, 1]
+    for bad in (50, -1):
+        with pytest.raises(IndexError): t(torch.tensor([0, bad]))
+
+@pytest.mark.parametrize('rows', [[], [5], [7, 7, 7], list(range(0, 2**14, 2**10)) * 3, [2**31 - 1, 0, 2**31 - 1], list(range(300))])
+def test_different_rows_are_found(rows):
+    "Also where row numbers have all their lowest bits in common"
+    rows = torch.tensor(rows, dtype=torch.int64)
+    unique,inverse = rowwise._hashed(rows)
+    assert torch.equal(unique[inverse], rows) and len(unique) == len(set(rows.tolist()))
+
+def test_means_that_lie_apart_are_put_side_by_side():
+    "As in a state that was loaded, or copied"
+    def go(apart):
+        t = RowEmbedding(table())
+        opt = RowwiseAdam([t.weight], lr=.05, wd=.1)
+        for i in range(9):
+            if apart and i == 4:
+                state = opt.state[t.weight]
+                for k in opt.stats: state[k] = state[k].clone()
+            t(torch.tensor([i, i + 1, i])).sin().sum().backward(); opt.step(); opt.zero_grad()
+        t.eval()
+        return t.weight.detach()
+    assert torch.equal(go(True), go(False))

@@ -1,5 +1,5 @@
 "The server: answers as the recommender's, a 4xx for whatever is wrong with a question, a new folder without a pause, and its page in a browser"
-import asyncio, json, math, os, re, shutil, socket, subprocess, sys, threading, time
+import asyncio, json, os, re, socket, subprocess, sys, threading, time
 from pathlib import Path
 import httpx, numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -9,7 +9,7 @@ from fastcf.serve.app import FIELDS, MOST, answer, make_app, main, openapi, reco
 from fastcf.bayes.engines import ALS
 from fastcf.serve.recommender import Recommender
 from test_recommender_files import make, rich, rich_saved
-from test_site import FLAGS, _needed, axe, chromium
+from browser import axe, chromium
 
 EVIL = ['<script>alert(1)</script>', '<img src=x onerror="alert(2)">', '=cmd()|x', '"quoted" & \u202eright to left', 'long ' * 200]
 
@@ -50,6 +50,28 @@ def test_answers_are_the_recommenders(app, r):
     assert post(app, '/recommend', users=users, k=4, rank_by='rating').json()['recommendations'] == records(r.recommend(users, 4, rank_by='rating'))
     got = post(app, '/fold-in', ratings=[[items[0], 5], [items[1], None]], k=3, explain=True).json()
     assert [o['item'] for o in got['recommendations']] == r.fold_in({items[0]: 5}).recommend(3).item.tolist() and len(got['why']) == 1
+
+def test_lists_by_any_order_and_with_ranges(app, r):
+    items = [int(o) for o in r.item.vocab[range(3)]]
+    drop = lambda df: records(df.drop(columns=r.user.vocab.name))
+    iv = r.interview(3, 2)
+    iv.next_page()
+    state = iv.to_json()
+    for rank_by in (None, 'value', 'rating', 'chance'):
+        for interval in (None, .8):
+            kw = dict(rank_by=rank_by, interval=interval)
+            users = [int(o) for o in r.user.vocab[range(1)]]
+            assert post(app, '/recommend', users=users, k=4, **kw).json()['recommendations'] == records(r.recommend(users, 4, **kw))
+            got = post(app, '/fold-in', ratings=[[items[0], 5], [items[1], 1]], k=3, **kw)
+            assert got.status_code == 200 and got.json()['recommendations'] == drop(r.fold_in({items[0]: 5, items[1]: 1}).recommend(3, **kw))
+            told = post(app, '/interview', state=state, replies=[[items[0], 5]], k=3, **kw).json()['recommendations']
+            again = r.interview(state=state)
+            again.answer({items[0]: 5})
+            assert told == records(again.recommend(3, rank_by=rank_by or 'value', interval=interval)) and ('low' in told[0]) == (interval is not None)
+    for path,fields in (('/recommend', dict(users=users)), ('/fold-in', dict(ratings=[[items[0], 5]])), ('/interview', {})):
+        for kw,said in ((dict(interval=2), 'interval: expected a share'), (dict(rank_by='luck'), "rank_by: expected 'value'")):
+            bad = post(app, path, **fields, **kw)
+            assert bad.status_code == 422 and said in bad.json()['error']
 
 def test_health_metrics_and_description(app):
     assert ask(app, 'GET', '/health').json()['status'] == 'ok'
