@@ -294,6 +294,7 @@ def attempt(name, source, order, notebook, clean):
         rc,said = in_fork(f, limit)
         if rc != 0:
             first = re.search('^(?:FAILED|ERROR) (.*?)(?: - |$)', said, re.M)
+            if rc in (3, 4, 5): raise SystemExit(f'{name}: pytest ended with {rc}\n{said[-3000:]}')
             outcome = {1: 'killed', 2: 'killed', 10: 'broken at import', 'timeout': 'timed out', 'signal': 'killed'}.get(rc, 'killed')
             return outcome,first[1] if first else f'exit {rc}'
     return 'survived',''
