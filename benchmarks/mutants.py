@@ -316,7 +316,7 @@ def run_module(short, count, seed, known=(), again=None, notebook=False, quick=F
     tests = [f'tests/{o}' for o in m.tests.split()[:1 if quick else None]]
     source = file.read_text()
     if again is None: drawn = sample(short, source, count, f'{seed} {short}', m.without, known)
-    else: drawn = [o for v in faults(short, source, m.without).values() for o in v if key(asdict(o)) in again] # a draw is another once the source is
+    else: drawn = sorted((o for v in faults(short, source, m.without).values() for o in v if key(asdict(o)) in again), key=lambda o: o.line) # a draw is another once the source is
     if not drawn: return
     reached = reach(name, tests)
     start,(rc,said) = time.monotonic(),in_fork(lambda: run_notebook(m.notebook, source), 600) if notebook else (0, '')
