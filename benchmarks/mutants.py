@@ -24,8 +24,8 @@ class Module:
     without:tuple = () # Functions
 
 MODULES = {
-    'data.checks': Module('checks', 'data/test_checks.py data/test_columns.py data/test_interactions.py', 'data/04_checks'),
-    'core': Module('checks', 'test_core.py data/test_checks.py', '00_core', LISTS),
+    'data.checks': Module('checks', 'data/test_check_edges.py data/test_checks.py data/test_columns.py data/test_interactions.py', 'data/04_checks'),
+    'core': Module('checks', 'test_core_checks.py test_core.py data/test_checks.py', '00_core', LISTS),
     'bayes.posterior': Module('kernel', 'bayes/test_kernel.py bayes/test_posterior.py', 'bayes/00_posterior'),
     'bayes.row_likelihood': Module('kernel', 'bayes/test_kernel.py bayes/test_belief.py', 'bayes/00_row_likelihood'),
     'bayes.foldin': Module('kernel', 'bayes/test_foldin.py bayes/test_posterior.py bayes/test_belief.py', 'bayes/02_foldin'),
@@ -176,7 +176,7 @@ def preload():
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg', PYTEST_DISABLE_PLUGIN_AUTOLOAD='1')
     sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
     os.chdir(ROOT)
-    for name in 'torch numpy pandas scipy.stats sklearn.model_selection matplotlib.pyplot pytest _pytest.assertion.rewrite fastai.callback.all fastai.collab fastai.tabular.all numba safetensors.torch pyarrow polars starlette.testclient uvicorn huggingface_hub kernels IPython nbclient ipykernel.ipkernel'.split():
+    for name in 'torch torch._dynamo torch.onnx numpy pandas scipy.stats sklearn.model_selection matplotlib.pyplot pytest _pytest.assertion.rewrite fastai.callback.all fastai.collab fastai.tabular.all numba safetensors.torch pyarrow polars starlette.testclient uvicorn huggingface_hub kernels IPython nbclient ipykernel.ipkernel'.split():
         try: importlib.import_module(name)
         except ImportError: pass
     from hypothesis import Phase,settings
@@ -290,10 +290,11 @@ def attempt(name, source, order, notebook, clean):
         return True
     def tests(file): return run_tests([file], Chosen(order)) if start() else 10
     def pages(): return run_notebook(notebook, source) if start() else 10
-    for f,limit in [*((partial(tests, o), 4 * clean[0] + 10) for o in files), *([(pages, 4 * clean[1] + 10)] if notebook else [])]:
+    for f,limit in [*((partial(tests, o), 4 * clean[0] + 20) for o in files), *([(pages, 4 * clean[1] + 10)] if notebook else [])]:
         rc,said = in_fork(f, limit)
         if rc != 0:
             first = re.search('^(?:FAILED|ERROR) (.*?)(?: - |$)', said, re.M)
+            if rc in (3, 4, 5): raise SystemExit(f'{name}: pytest ended with {rc}\n{said[-3000:]}')
             outcome = {1: 'killed', 2: 'killed', 10: 'broken at import', 'timeout': 'timed out', 'signal': 'killed'}.get(rc, 'killed')
             return outcome,first[1] if first else f'exit {rc}'
     return 'survived',''
@@ -313,7 +314,7 @@ def run_module(short, count, seed, known=(), again=None, notebook=False, quick=F
     log(f"{short}: {sum(map(len, places(source, m.without).values()))} faults, {len(drawn)} drawn; {len(reached['seconds'])} tests take {sum(reached['seconds'].values()):.0f} s{f', the notebook {page:.0f} s' if notebook else ''}", flush=True)
     for o in drawn:
         order,start = tests_of(o, reached, tests),time.monotonic()
-        outcome,by = attempt(name, o.source, order, m.notebook if notebook else None, (sum(reached['seconds'][t] for t in order), page))
+        outcome,by = attempt(name, o.source, order, m.notebook if notebook else None, (sum(reached['seconds'].values()), page)) # shared fixtures count for whichever test came first
         row = dict(seed=str(seed), group=m.group, **{k: v for k,v in asdict(o).items() if k not in ('source', 'starts')}, outcome=outcome, found_by=by)
         log(f"  {o.line:4} {outcome:9} {time.monotonic() - start:5.1f} s  {o.was}  ->  {o.now}   [{by.rpartition('/')[2]}]", flush=True)
         yield row

@@ -1,5 +1,7 @@
 "What folding in is made of beside loops: vectors of a model, the rows to learn a prior from, their posteriors, the noise, and new ratings in every form"
+import warnings
 import numpy as np, pandas as pd, pytest, torch
+from fastai.data.transforms import IndexSplitter
 import fastcf.learn.predict, fastcf.rank.topn
 from fastcf.bayes import foldin
 from fastcf.bayes.foldin import bilinear_design, check_frame, columns_of, estimate_noise, estimate_prior, new_ratings, row_posteriors, rows_to_learn_from, sides_of, table_vectors, validation_noise
@@ -14,6 +16,13 @@ def make(y_range=(.5, 5.5), items=None, users=None, n=900, **kwargs):
     df = simulate_ratings(40, 30, n, seed=3)
     learn = cf_learner(CFDataLoaders.from_df(df, seed=0, device='cpu', items=items, users=users, **{'valid_pct': .2, **kwargs}), factor_count=3, y_range=y_range, seed=0)
     with learn.no_bar(), learn.no_logging(): learn.fit(3)
+    return learn
+
+def split(valid, y_range=(.5, 5.5)):
+    "A learner with some rows to validate on"
+    df = simulate_ratings(40, 30, 900, seed=3)
+    learn = cf_learner(CFDataLoaders.from_df(df, splitter=IndexSplitter(list(valid(df))), device='cpu'), factor_count=3, y_range=y_range, seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
     return learn
 
 @pytest.fixture(scope='module', params=[(.5, 5.5), None], ids=['y_range', 'none'])
@@ -64,30 +73,34 @@ def test_posteriors_of_rows_are_those_of_tangents(learn, side, noise):
         torch.testing.assert_close(post.mean[j].double(), torch.linalg.solve(p, h), rtol=1e-2, atol=1e-2)
 
 @pytest.mark.parametrize('side', ['user', 'item'])
-def test_the_noise_that_validation_ratings_show(learn, side):
+@pytest.mark.parametrize('most', [500, 25])
+@pytest.mark.parametrize('cold', [False, True])
+def test_the_noise_that_validation_ratings_show(learn, side, most, cold):
     "What they miss by, less what is not known of their rows; three times"
+    if cold: learn = split(lambda df: df.index[(df.index % 4 == 0) | df.user.isin([3, 4]) | df.item.isin([5, 6])], learn.model.y_range) # two of each side without training ratings
     d,v = learn.dls,learn.dls.valid_ds
     vectors,offsets,_ = bilinear_design(learn.model, side)
-    ids,noise = rows_to_learn_from(d.train_ds, side, 500, 0)[0].tolist(),None
+    ids,noise = rows_to_learn_from(d.train_ds, side, most, 0)[0].tolist(),None
     own,other = (v.users, v.items) if side == 'user' else (v.items, v.users)
     met = d.counts('item' if side == 'user' else 'user')
     pairs = [(ids.index(int(a)), int(b), float(r)) for a,b,r in zip(own, other, v.ratings) if int(a) in ids and met[int(b)] > 0]
     for _ in range(3):
-        post = row_posteriors(learn, side, 500, 0, noise)[-1]
+        post = row_posteriors(learn, side, most, 0, noise)[-1]
         cov,beyond = post.cov(),[]
         for a,b,r in pairs:
             fit,slope = link_slope((post.mean[a] @ vectors[b] + offsets[b])[None], getattr(learn.model, 'y_range', None))
             beyond.append((float(fit) - r)**2 - float(slope)**2 * float(vectors[b] @ cov[a] @ vectors[b]))
         noise = torch.tensor(beyond).mean().clamp(min=1e-6)
-    assert validation_noise(learn, side) == pytest.approx(float(noise), rel=1e-3)
-    assert validation_noise(learn, side, steps=1) != validation_noise(learn, side)
+    assert (len(pairs) < len(v)) == (cold or most < 30) or side == 'item'
+    assert validation_noise(learn, side, most) == pytest.approx(float(noise), rel=1e-3)
+    assert validation_noise(learn, side, most, steps=1) != validation_noise(learn, side, most)
 
 def test_noise_needs_a_hundred_known_pairs_and_both_sides_share_one():
     many = make()
     both = [validation_noise(many, o) for o in ('user', 'item')]
     assert many.learned.get('validation_noise') == pytest.approx(sum(both) / 2)
-    few = make(n=480) # some 96 validation rows
-    assert len(few.dls.valid_ds) < 100 and validation_noise(few, 'user') is None and few.learned.get('validation_noise') is None
+    few,enough = (split(lambda df: range(n)) for n in (99, 100))
+    assert validation_noise(few, 'user') is None and few.learned.get('validation_noise') is None and validation_noise(enough, 'user') > 0
 
 @pytest.mark.parametrize('n,used,want', [(1000, 100, 1.25), (1000, 449, 1000 / 102), (1000, 450, 10.), (1000, 600, 10.)])
 def test_noise_by_degrees_of_freedom(n, used, want):
@@ -96,12 +109,13 @@ def test_noise_by_degrees_of_freedom(n, used, want):
     used = torch.tensor(float(used))
     if used > n / 4:
         with pytest.warns(UserWarning, match='follow their 1,000 training ratings so closely'): got = estimate_noise(Learned, 'user', n, used, torch.tensor(1.))
-    else: got = estimate_noise(Learned, 'user', n, used, torch.tensor(1.))
-    assert got == pytest.approx(want)
-    for seen in (.5, 20.):
-        Learned.learned = dict(validation_noise=seen)
-        assert estimate_noise(Learned, 'user', n, used, torch.tensor(1.)) == pytest.approx(max(want, seen))
-    Learned.learned = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter('error') # it is no guess where little is used up, or validation ratings show it
+        if used <= n / 4: got = estimate_noise(Learned, 'user', n, used, torch.tensor(1.))
+        assert got == pytest.approx(want)
+        for seen in (.5, 20.):
+            Learned.learned = dict(validation_noise=seen)
+            assert estimate_noise(Learned, 'user', n, used, torch.tensor(1.)) == pytest.approx(max(want, seen))
 
 @pytest.mark.parametrize('side', ['user', 'item'])
 def test_a_prior_is_the_spread_of_the_posteriors(learn, side):

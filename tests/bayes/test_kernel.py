@@ -147,7 +147,10 @@ def test_blocks_hold_every_row_once_and_stay_within_the_budget(budget, few):
         assert torch.equal(b.cols, g.cols[at]) and torch.equal(b.order, g.order[at])
         assert short == (lengths[here[0]] <= few) and (not short or most <= few)
         assert len(here) == 1 or len(here) * (8 * k * most if short else 4 * k * k) <= budget
-        if short: assert most <= lengths[here[0]] * 5 // 4 + 1 # nearly as many, so that little is padded
+        longest = lengths[here[0]] * 5 // 4 + 1
+        if short: assert most <= longest # nearly as many, so that little is padded
+        end = [j for j in range(80) if lengths[j] > min(few, longest)][:1] if short else []
+        assert len(here) == min((end or [80])[0] - here[0], max(1, budget // (8 * k * longest if short else 4 * k * k))) # as many as the budget holds
     assert seen == list(range(80))
     if budget == 2**25: assert len(blocks) <= (1 if few < 0 else 6)
 

@@ -67,6 +67,7 @@ GOOD = pd.DataFrame(dict(user=[1, 1], item=[1, 2], rating=[1., 2]))
     (lists_of(1), GOOD[['user']], {}, 'test: expected columns of users and items'), (lists_of(1), GOOD[['user', 'item']], dict(gain='linear'), 'needs a rating in the third column'),
     (lists_of(1), GOOD.assign(rating=-1.), dict(gain='linear'), 'below 0'), (lists_of(1).drop(columns='rank'), GOOD, {}, "lists: no column 'rank'"),
     (lists_of('a', 'b'), GOOD, {}, 'Give both the same types'), (lists_of(1).assign(rank=1.5), GOOD, {}, 'got 1.5'), (lists_of(1, 2).assign(rank=[1, -3]), GOOD, {}, 'got -3'),
+    (lists_of(1, 1), GOOD, {}, 'an item twice in the list of user 1'), (lists_of(1, 2).assign(rank=1), GOOD, {}, 'a rank twice in the list of user 1'),
     (lists_of(1), GOOD, dict(k=0), 'k: expected'), (lists_of(1), GOOD, dict(gain='none'), 'gain: expected')])
 def test_refused(lists, test, kw, said):
     with pytest.raises(ValueError, match=said): match_lists(lists, test, **kw)

@@ -155,7 +155,7 @@ def test_samples_of_nothing_are_refused(folder, change):
 # --- ids
 
 @pytest.mark.parametrize('path,value,words', [
-    (['user_attached', 'values'], [], "'user_attached' are not the"), (['about'], [3], "'about' cannot be read"), (['items'], 3, 'metadata of items cannot be read'),
+    (['user_attached', 'values'], [], "'user_attached' are not the"), (['about'], [3], "'about' cannot be read"), (['item', 'dtype'], 'complex128', "'item' cannot be read"), (['user', 'values', 0], {'exec': 'x'}, "'user' cannot be read"), (['items'], 3, 'metadata of items cannot be read'),
     (['topics'], 3, "'topics' is not as"), (['topics'], [['kind', ['a', 3]]], "'topics' is not as"), (['topics'], [['kind', 'ab']], "'topics' is not as"), (['topics'], [[3, ['a', 'b']]], "'topics' is not as"),
     (['topics'], [['kind', ['a', 'b'], 1]], "'topics' is not as"), (['topics'], ['kind'], "'topics' is not as"), (['topics'], [['kind', ['a']]], "do not fit 'topics'"), (['topics'], [], "do not fit 'topics'")])
 def test_ids_that_cannot_be_are_refused(folder, path, value, words):
@@ -184,3 +184,14 @@ def test_a_side_is_the_learners(learn, saved):
         for odd in ('7', None, float('nan')):
             with pytest.raises(UnknownIdError): side.attached.serve([ids[0], odd])
         torch.testing.assert_close(side.unit.norm(dim=1), torch.ones(len(side.vocab))); assert torch.equal(side.design[:, -1], torch.ones(len(side.vocab))) and torch.equal(side.offsets, side.vectors[:, -1])
+
+def test_beliefs_about_ids_of_any_kind():
+    from fastcf.bayes.posterior import Gaussian
+    from fastcf.data.vocab import Vocab
+    for ids,new,odd in ((['a', 'b'], 'c', 3), ([1, 2], 3, 'a'), ([1.5, 2.5], 3.5, 'a')):
+        b = contents.MetadataBeliefs(Vocab(ids, 'item'), torch.eye(2), torch.tensor([1., 4.]), torch.eye(2) * 8, Gaussian(torch.full((2,), 9.), torch.eye(2)), .5)
+        got = b.serve([ids[1], new, ids[0]])
+        assert got.mean.tolist() == [[0, 1], [9, 9], [1, 0]] and got.precision[:, 0, 0].tolist() == [2, 1, 8]
+        with pytest.raises(UnknownIdError, match='1 unknown id'): b.serve([ids[0], odd, new])
+    pairs = contents.MetadataBeliefs(Vocab([('a', 1), ('b', 2)], 'item'), torch.eye(2), torch.ones(2), torch.eye(2), Gaussian(torch.zeros(2), torch.eye(2)), .5)
+    assert pairs.serve([('b', 2), ('a', 1)]).mean.tolist() == [[0, 1], [1, 0]]

@@ -121,6 +121,14 @@ def test_what_is_described(learn, tmp_path):
         assert json.loads((other.save_recommender(tmp_path/'r', interview=False, metrics={})/'recommender.json').read_text())['parts'] == ['choice.safetensors']
     assert info['metrics'] and json.loads((tmp_path/'r/recommender.json').read_text())['metrics'] == {}
 
+def test_samples_go_along_where_there_are_some(frame, tmp_path):
+    from fastcf.bayes.engines import Gibbs
+    learn = cf_learner(loaders(frame), factor_count=2, seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fit(8, cbs=Gibbs(seed=0))
+    for kw,there in (({}, True), (dict(samples=2), True), (dict(samples=0), False)):
+        folder = learn.save_recommender(tmp_path/'r', interview=False, **kw)
+        assert (folder/'samples.safetensors').exists() == there and (json.loads((folder/'recommender.json').read_text())['samples'] is not None) == there
+
 @pytest.mark.parametrize('names,values,want', [(['epoch', 'a', 'b'], [[9, 9], [1, 2]], dict(a=1., b=2.)), (['epoch', 'a'], [], {}), (['epoch', 'a', 'b'], [[1, None]], {})])
 def test_what_was_recorded(names, values, want):
     learn = type('L', (), dict(recorder=type('R', (), dict(metric_names=names, values=values))()))

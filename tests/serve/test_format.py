@@ -1,5 +1,5 @@
 "A folder, a file, a header and a value of JSON, each at the edge of what is taken; and that nothing stays open or lies about"
-import errno, hashlib, json, os, shutil, sys, time
+import ctypes, errno, hashlib, json, os, shutil, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from fastcf.serve import format as fmt
@@ -98,7 +98,9 @@ def test_a_folder_is_replaced_as_a_whole(folder, monkeypatch, in_one_step):
 @LINUX
 def test_two_folders_change_places_in_one_step(tmp_path):
     (tmp_path/'a').mkdir(); (tmp_path/'b').mkdir(); (tmp_path/'a/x').touch()
-    if not fmt._exchange(tmp_path/'a', tmp_path/'b'): pytest.skip('not on this file system')
+    if not fmt._exchange(tmp_path/'a', tmp_path/'b'):
+        assert ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS) # asked, and not on this file system
+        pytest.skip('not on this file system')
     assert os.listdir(tmp_path/'b') == ['x'] and os.listdir(tmp_path/'a') == []
     assert fmt._exchange(tmp_path/'a', tmp_path/'none') is False
     with pytest.MonkeyPatch.context() as m:
@@ -119,8 +121,20 @@ def test_parts_that_were_left_are_cleared_after_a_day(tmp_path):
     now = time.time()
     ages = {'.f.a.part': 86_400 + 600, '.f.b.part': 86_400 - 600, '.g.a.part': 10**6, '.fa.c.part': 10**6}
     for n,age in ages.items(): (tmp_path/n).mkdir(); os.utime(tmp_path/n, (now - age, now - age))
+    (tmp_path/'.f.d.part').write_text('no folder'); os.utime(tmp_path/'.f.d.part', (0, 0)) # what cannot be cleared is let go
     write_folder(tmp_path/'f', files())
-    assert sorted(os.listdir(tmp_path)) == ['.f.b.part', '.fa.c.part', '.g.a.part', 'f']
+    assert sorted(os.listdir(tmp_path)) == ['.f.b.part', '.f.d.part', '.fa.c.part', '.g.a.part', 'f']
+
+def test_folders_on_the_way_are_made(tmp_path): assert os.listdir(write_folder(tmp_path/'a/b/f', files()).parent) == ['f']
+
+def test_the_folder_itself_comes_before_one_that_was_set_aside(folder):
+    aside = folder.parent/'.f.old'
+    shutil.copytree(folder, aside); (aside/'a.json').write_text('{"x": 2}'); sum_again(aside)
+    with Folder(folder) as f: assert f.read_json('a.json') == {'x': 1}
+    shutil.rmtree(folder)
+    with Folder(folder) as f: assert f.read_json('a.json') == {'x': 2}
+    shutil.rmtree(aside)
+    with pytest.raises(RecommenderFileError, match='there is no such folder'): Folder(folder)
 
 # --- reading
 
@@ -190,6 +204,21 @@ ONE = dict(v=dict(dtype='F32', shape=[2], data_offsets=[0, 8]))
 def test_a_header_that_is_right(folder):
     data = np.array([1.5, -2], 'float32').tobytes()
     for head in (ONE, {'__metadata__': {'x': 'y'}, **ONE}): assert with_header(folder, head, data)['v'].tolist() == [1.5, -2]
+
+def test_a_file_of_nothing_but_its_header(folder):
+    head = json.dumps(dict(v=dict(dtype='F32', shape=[0], data_offsets=[0, 0]))).encode()
+    (folder/'t.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head); sum_again(folder)
+    with Folder(folder) as f: assert f.read_tensors('t.safetensors', dict(v=('float32', [0])))['v'].shape == (0,)
+
+def test_files_are_opened_by_their_paths_too(folder, monkeypatch):
+    monkeypatch.setattr(fmt, 'BY_DESCRIPTOR', False)
+    with Folder(folder) as f: assert f.read_json('a.json') == {'x': 1}
+    (folder/'a.json').rename(folder.parent/'a.json'); (folder/'a.json').symlink_to(folder.parent/'a.json')
+    with pytest.raises(RecommenderFileError, match='a link is not followed'): Folder(folder)
+
+def test_lists_in_lists_without_end(folder):
+    (folder/'a.json').write_text('[' * 10**5); sum_again(folder)
+    with Folder(folder) as f, pytest.raises(RecommenderFileError, match='a.json: not JSON as it was written'): f.read_json('a.json')
 
 @pytest.mark.parametrize('head,data,length', [
     (ONE, bytes(7), None), (ONE, bytes(9), None), (ONE, bytes(8), 10**6), (ONE, bytes(8), 2**63), (b'{}', b'', 1), (b'', b'', None), (b'{}', bytes(8), None), (b'[]', bytes(8), None), (b'3', bytes(8), None),
