@@ -241,7 +241,7 @@ def test_weights_of_a_blend(dls, learn):
     assert np.isclose(sum(best), 1, atol=.01) and len(best) == 3 and best == choose_weights(models, parts=4)
     found = lambda w: ndcg(Blend(models, w).recommend(k=10), valid_frame(dls))
     grid = [(a / 4, b / 4, (4 - a - b) / 4) for a in range(5) for b in range(5 - a)]
-    assert found(best) >= np.mean(list(map(found, grid)))
+    assert found(best) > np.mean(list(map(found, grid))) - .05 # a mean over draws of 40 people
 
 def test_what_knows_nothing_has_no_weight(dls):
     class Wrong(EASE):
