@@ -252,6 +252,6 @@ def test_faults_of_blends(dls, learn, df):
     with pytest.raises(ValueError, match='different rows'): Blend([EASE(dls), MostPopular(loaders(rows_in_time(1)))])
     with pytest.raises(ValueError, match='scores'): Blend([3])
     with pytest.raises(ValueError, match='list'): Blend(EASE(dls))
-    for w in ((1,), ('a', 'b'), (1, float('nan'))):
+    for w in ((1,), ('a', 'b'), (1, float('nan')), (0, 0)):
         with pytest.raises(ValueError, match='weights'): Blend([EASE(dls), learn], w)
     with pytest.raises(ValueError, match='training rows'): choose_weights([EASE(dls), learn], df.assign(user='nobody'))
