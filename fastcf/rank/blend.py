@@ -46,7 +46,7 @@ class Blend(Baseline):
                 raise ValueError("recommenders: they were made from different rows. Make all of them from the same loaders.")
         try: self.weights = torch.ones(len(recommenders)) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError): raise ArgumentError(f"weights: expected a number for each recommender, got {short_repr(weights)}") from None
-        if self.weights.shape != (len(recommenders),) or not self.weights.isfinite().all(): raise ValueError(f"weights: expected a number for each of {len(recommenders)} recommenders, got {short_repr(weights)}")
+        if self.weights.shape != (len(recommenders),) or not self.weights.isfinite().all() or not self.weights.any(): raise ValueError(f"weights: expected a number for each of {len(recommenders)} recommenders, not all of them 0, got {short_repr(weights)}")
 
     def standardised(self,
         rows:Tensor # Row numbers of users [b]

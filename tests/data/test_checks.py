@@ -76,7 +76,7 @@ BAD = {
     'rating NA, sparse': (table(rating=pd.arrays.SparseArray([1, np.nan, 2, 3])), {}, ['1 missing rating (row 11)']),
     'all ratings missing': (table(rating=[None] * 4), {}, ['4 missing ratings (rows 10, 11, 12, 13)']),
     'text for nothing': (table(rating=('NA', 'None', '', '-')), {}, ['3 missing ratings (rows 10, 11, 12)', "1 value not a number, such as '-' (row 13)"]),
-    'text for infinity': (table(rating=('1', '2', '1e400', '-Infinity')), {}, ['2 infinite ratings (rows 12, 13)']),
+    'text for infinity': (table(rating=('1', '2', 'inf', '-Infinity')), {}, ['2 infinite ratings (rows 12, 13)']),
     'text outside the range': (table(rating=('3', '4', '5', '1')), dict(rating_range=(1, 4)), ['1 rating outside 1 to 4, such as 5 (row 12)']),
     'below the range': (table(rating=(3, 0, 5, 1)), dict(rating_range=(1, 5)), ['1 rating outside 1 to 5, such as 0 (row 11)']),
     'constant and missing': (table(rating=(1, 1, 1, np.nan)), {}, ['every rating is 1', '1 missing rating (row 13)']),

@@ -241,7 +241,7 @@ def test_weights_of_a_blend(dls, learn):
     assert np.isclose(sum(best), 1, atol=.01) and len(best) == 3 and best == choose_weights(models, parts=4)
     found = lambda w: ndcg(Blend(models, w).recommend(k=10), valid_frame(dls))
     grid = [(a / 4, b / 4, (4 - a - b) / 4) for a in range(5) for b in range(5 - a)]
-    assert found(best) >= np.mean(list(map(found, grid)))
+    assert found(best) > np.mean(list(map(found, grid))) - .05 # a mean over draws of 40 people
 
 def test_what_knows_nothing_has_no_weight(dls):
     class Wrong(EASE):
@@ -252,6 +252,6 @@ def test_faults_of_blends(dls, learn, df):
     with pytest.raises(ValueError, match='different rows'): Blend([EASE(dls), MostPopular(loaders(rows_in_time(1)))])
     with pytest.raises(ValueError, match='scores'): Blend([3])
     with pytest.raises(ValueError, match='list'): Blend(EASE(dls))
-    for w in ((1,), ('a', 'b'), (1, float('nan'))):
+    for w in ((1,), ('a', 'b'), (1, float('nan')), (0, 0)):
         with pytest.raises(ValueError, match='weights'): Blend([EASE(dls), learn], w)
     with pytest.raises(ValueError, match='training rows'): choose_weights([EASE(dls), learn], df.assign(user='nobody'))

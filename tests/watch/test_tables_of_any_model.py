@@ -5,6 +5,7 @@ from fastai.learner import Learner
 from fastcore.basics import noop
 from torch import nn
 from fastcf.data.loaders import CFDataLoaders
+from fastcf.data.sources import simulate_ratings
 from fastcf.watch.embedding_stats import EmbeddingStats
 from fastcf.watch.tables import TrainingColumns, link_range
 
@@ -130,3 +131,13 @@ def test_named_rows_do_not_rest_on_the_order_of_ties(dls):
     fitted(dls, m, s)
     with torch.no_grad(): m.what.weight.fill_(1.)
     assert s.watched['what'].look().rows['long'] == list(dls.classes['item'][:3])
+
+def test_a_model_that_reads_histories_instead_of_pairs():
+    from fastcf.rank.sequence import sequence_learner
+    df = simulate_ratings(40, 30, 500, seed=1)
+    df['timestamp'] = range(len(df))
+    learn = sequence_learner(CFDataLoaders.from_df(df, time_name='timestamp', valid_pct=.1, seed=0, device='cpu'), seed=0, metrics=[])
+    cb = EmbeddingStats()
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=cb)
+    shapes = {tuple(o.weight.shape) for o in learn.model.modules() if isinstance(o, nn.Embedding)}
+    assert shapes <= set(cb.history.shapes.values()) and cb.history.epoch == 2 and len(cb.history.figures)
