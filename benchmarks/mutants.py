@@ -1,11 +1,11 @@
 """What the tests would notice: small faults, one at a time, put into the checks, the kernel, the measures and the files, and the share that some test finds.
 
-`python -m benchmarks.mutants` takes 60 faults a module and writes `mutants.csv`; `python -m benchmarks.mutants serve.format --count 20 --seed 3 --fresh` takes others than those in it, and prints.
+`python -m benchmarks.mutants` takes 30 faults a module and writes `mutants.csv`; `python -m benchmarks.mutants serve.format --count 20 --seed 1` takes others than those of seed 0 that it holds. `python -m benchmarks` leaves it out: it takes an hour, and measures the tests.
 
 The faults are Cosmic Ray's operators: `+` for `-`, `<=` for `<`, a number one larger or smaller, `and` for `or`, a condition turned round, a loop that does nothing, an exception that is not caught. Annotations, decorators, messages (f-strings) and defaults that only say how much memory to take are left alone.
 Cosmic Ray's own runner starts Python anew for each fault, and every import of PyTorch and fastai takes longer than most tests; mutmut leaves out functions with decorators, which are most of ours. So one process imports all but fastcf and forks for each fault; the fork reads the changed source through an import hook, and nothing is written into the checkout. Of the tests, those run that enter the changed function, first the quick ones, then the module's notebook."""
 import argparse, ast, csv, gc, importlib, importlib.abc, importlib.util, json, os, random, re, resource, signal, sys, tempfile, threading, time
-from collections import defaultdict
+from collections import Counter,defaultdict
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -56,6 +56,7 @@ class Mutant:
     was:str
     now:str
     source:str
+    nth:int = 0 # Which of those that read the same: lines move, this does not
 
 def _span(o): return (o.lineno, o.col_offset),(o.end_lineno, o.end_col_offset)
 def _within(a, b, spans): return any(s <= a and b <= e for s,e in spans)
@@ -126,15 +127,24 @@ def _parses(source):
     try: return bool(ast.parse(source))
     except SyntaxError: return False # `if not x := f()`
 
+def faults(module, source, without=()):
+    "Of each family, the faults of a module"
+    res = {family: [mutant(module, source, *o) for o in v] for family,v in places(source, without).items()}
+    alike = Counter()
+    for m in sorted((m for v in res.values() for m in v), key=lambda m: m.line):
+        m.nth = alike[read_as := key(asdict(m))[:-1]]
+        alike[read_as] += 1
+    return res
+
 def sample(module, source, count, seed, without=(), known=()):
     "`count` faults of a module, of one family in turn, drawn with a seed; none of `known`"
     rng = random.Random(seed)
-    drawn = [rng.sample(v, len(v)) for v in places(source, without).values()]
+    drawn = [rng.sample(v, len(v)) for v in faults(module, source, without).values()]
     turns = (v[n] for n in range(max(map(len, drawn))) for v in drawn if n < len(v))
-    found = (m for o in turns if _parses((m := mutant(module, source, *o)).source) and key(asdict(m)) not in known)
+    found = (m for m in turns if key(asdict(m)) not in known and _parses(m.source))
     return sorted(islice(found, count), key=lambda m: (m.line, m.operator))
 
-def key(row): return row['module'],row['function'],row['operator'],row['was'],row['now']
+def key(row): return row['module'],row['function'],row['operator'],row['was'],row['now'],int(row['nth'])
 
 # --- forks
 
@@ -300,12 +310,13 @@ def attempt(name, source, order, notebook, clean):
     return 'survived',''
 
 def run_module(short, count, seed, known=(), again=None, notebook=False, quick=False, log=print):
-    "Rows of one module: its faults and what became of them; none of `known`, and of `again` alone"
+    "Rows of one module: its faults and what became of them; none of `known`, or those of `again` in place of a draw"
     m,name = MODULES[short],f'fastcf.{short}'
     file = ROOT.joinpath(*name.split('.')).with_suffix('.py')
     tests = [f'tests/{o}' for o in m.tests.split()[:1 if quick else None]]
     source = file.read_text()
-    drawn = [o for o in sample(short, source, count, f'{seed} {short}', m.without, known) if again is None or key(asdict(o)) in again]
+    if again is None: drawn = sample(short, source, count, f'{seed} {short}', m.without, known)
+    else: drawn = sorted((o for v in faults(short, source, m.without).values() for o in v if key(asdict(o)) in again), key=lambda o: o.line) # a draw is another once the source is
     if not drawn: return
     reached = reach(name, tests)
     start,(rc,said) = time.monotonic(),in_fork(lambda: run_notebook(m.notebook, source), 600) if notebook else (0, '')

@@ -1,7 +1,8 @@
 "The tool that puts small faults into the package (benchmarks/mutants.py): which faults, that a test finds them, and that nothing stays behind"
 import ast, re, sys, time
 import nbformat, pytest
-from benchmarks.mutants import CSV, MODULES, ROOT, Changed, in_fork, mutant, places, read, sample, with_cells
+from benchmarks import mutants
+from benchmarks.mutants import CSV, MODULES, ROOT, Changed, asdict, in_fork, key, read, sample, with_cells
 
 LARGER = '''"Words + words"
 from functools import lru_cache
@@ -15,7 +16,7 @@ def larger(a:int|None, b:"1 + 1", budget=2**25) -> int|None:
 
 def faults(source):
     pytest.importorskip('cosmic_ray', reason="the extra `bench` is not installed")
-    return [mutant('m', source, *o) for v in places(source).values() for o in v]
+    return [o for v in mutants.faults('m', source).values() for o in v]
 
 def finds(source):
     "Whether a small test finds a fault"
@@ -38,11 +39,16 @@ def test_a_test_finds_a_fault_and_not_one_that_changes_nothing():
 
 def test_a_draw_repeats_and_leaves_out_what_is_known():
     pytest.importorskip('cosmic_ray', reason="the extra `bench` is not installed")
-    from benchmarks.mutants import asdict, key
     a,b = (sample('m', LARGER, 3, 'seed') for _ in range(2))
     assert a == b and len(a) == 3
     rest = sample('m', LARGER, 99, 'seed', known={key(asdict(o)) for o in a})
     assert rest and not {o.source for o in a} & {o.source for o in rest}
+
+def test_each_fault_has_a_key_of_its_own_that_a_line_above_does_not_change():
+    source = "def f(x):\n    if x < 1: return x + 1\n    x = x * 2\n    if x < 1: return x + 1\n"
+    found,moved = faults(source),faults(f'import os\n\n{source}')
+    assert len({key(asdict(o)) for o in found}) == len(found) and {o.nth for o in found} == {0, 1}
+    assert [key(asdict(o)) for o in found] == [key(asdict(o)) for o in moved] and [o.line + 2 for o in found] == [o.line for o in moved]
 
 def test_a_fork_imports_the_changed_source_and_nothing_else_does():
     import fastcf.core
@@ -79,5 +85,5 @@ def test_the_tests_of_each_module_exist():
 
 def test_what_was_not_found_says_why():
     rows = read(CSV)
-    assert {o['module'] for o in rows} <= {*MODULES}
+    assert {o['module'] for o in rows} <= {*MODULES} and len({key(o) for o in rows}) == len(rows)
     assert not [o for o in rows if o['outcome'] == 'survived' and not o['why']]

@@ -88,9 +88,10 @@ def test_what_is_written(folder):
     assert sorted(os.listdir(folder)) == [SUMS, 'a.json', 't.safetensors'] and os.listdir(folder.parent) == ['f']
 
 @pytest.mark.parametrize('in_one_step', [True, False])
-def test_a_folder_is_replaced_as_a_whole(folder, monkeypatch, in_one_step):
+@pytest.mark.parametrize('left_behind', [True, False])
+def test_a_folder_is_replaced_as_a_whole(folder, monkeypatch, in_one_step, left_behind):
     if not in_one_step: monkeypatch.setattr(fmt, '_exchange', lambda a, b: False)
-    (folder.parent/'.f.old').mkdir(); (folder.parent/'.f.old/x').write_text('left behind')
+    if left_behind: (folder.parent/'.f.old').mkdir(); (folder.parent/'.f.old/x').write_text('x')
     (folder/'README.md').write_text('x'); (folder/'.gitattributes').write_text('x')
     write_folder(folder, {'b.json': '{}'})
     assert sorted(os.listdir(folder)) == [SUMS, 'b.json'] and os.listdir(folder.parent) == ['f']
@@ -209,6 +210,8 @@ def test_a_file_of_nothing_but_its_header(folder):
     head = json.dumps(dict(v=dict(dtype='F32', shape=[0], data_offsets=[0, 0]))).encode()
     (folder/'t.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head); sum_again(folder)
     with Folder(folder) as f: assert f.read_tensors('t.safetensors', dict(v=('float32', [0])))['v'].shape == (0,)
+    (folder/'t.safetensors').write_bytes((2).to_bytes(8, 'little') + b'{}'); sum_again(folder)
+    with Folder(folder) as f: assert f.read_tensors('t.safetensors', {}) == {}
 
 def test_files_are_opened_by_their_paths_too(folder, monkeypatch):
     monkeypatch.setattr(fmt, 'BY_DESCRIPTOR', False)
