@@ -188,7 +188,9 @@ def _has_loop_for(self:RowwiseOptimizer, p):
     return self.has_loop and p.is_cpu and p.dtype == torch.float32 and p.is_contiguous() and (p.grad is None or p.grad.is_sparse) and HAS_NUMBA
 
 @patch
-def is_fast(self:RowwiseOptimizer, p):
+def is_fast(self:RowwiseOptimizer,
+    p # A table
+):
     "Whether rows of a table are looked up in compiled code: not before the first step, when nothing is pending"
     return bool(self.state[p].get('clock')) and self._has_loop_for(p)
 
