@@ -1,9 +1,12 @@
 "Checks of arguments at their edges, and the words of the errors that every room raises"
+import re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from fastcf.core import (SIDES, ArgumentError, RatingsError, UnknownIdError, _kind_of, check_choice, check_columns, check_count, check_id, check_range, check_shape,
     check_share, check_side, check_types, id_repr, listed, other_side, short_repr)
 from fastcf.data.vocab import Vocab
+
+def plain_id(o): return re.sub(r' at 0x\w+', '', repr(o)) # two processes must call a test the same
 
 def said(f, *args, error=ValueError):
     with pytest.raises(error) as e: f(*args)
@@ -88,10 +91,10 @@ PASS = dict(whole=[0, -5, np.int8(3), 2**31 - 1, -2**31 + 1], number=[1, .5, np.
 FAIL = dict(whole=[True, 1., '1', None, 2**31, -2**31], number=[True, '1', float('nan'), None], yes=[2, 'yes', None, .5], text=[1, None, b'a'], d=[[], None], t=['ab', None, {1}], path=[1, None, b'a'], df=[[1], Frame, None], x=[[1], np.zeros(1)], v=[[1], Vocab],
             seed=[-1, 2**64, True, 1.], ax=[1, 'a'], either=[1.5, None], a_name=[['a'], torch.tensor(1)], maybe=['a', 1.5], or_none=['a'], only=[None, 'x'])
 
-@pytest.mark.parametrize('name,value', [(k, o) for k,v in PASS.items() for o in v], ids=repr)
+@pytest.mark.parametrize('name,value', [(k, o) for k,v in PASS.items() for o in v], ids=plain_id)
 def test_what_fits_is_let_through(name, value): assert f(**{name: value}) == 'called'
 
-@pytest.mark.parametrize('name,value', [(k, o) for k,v in FAIL.items() for o in v], ids=repr)
+@pytest.mark.parametrize('name,value', [(k, o) for k,v in FAIL.items() for o in v], ids=plain_id)
 def test_what_does_not_fit_is_named(name, value):
     got = said(lambda: f(**{name: value}), error=ArgumentError)
     assert got.startswith(f'{name}: expected ') and got.endswith(f'got {short_repr(value)}')
