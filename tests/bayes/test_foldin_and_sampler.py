@@ -224,7 +224,7 @@ def test_quantiles_and_scores_of_mixtures_are_those_of_plain_numpy():
     for j in range(mean.shape[1]):
         m,s = mean[:, j].numpy(),sd[:, j].numpy()
         cdf = lambda x: stats.norm.cdf(x[..., None], m, s).mean(-1)
-        for p in (.05, .5, .95): assert cdf(_quantile(mean, sd, p)[j].item()) == pytest.approx(p, abs=1e-6)
+        for p in (.05, .5, .95): assert cdf(np.array(_quantile(mean, sd, p)[j].item())) == pytest.approx(p, abs=1e-6)
         x = np.linspace(-12, 12, 240_001)
         assert float(_crps(mean, sd, y)[j]) == pytest.approx(np.trapezoid((cdf(x) - (x >= float(y[j])))**2, x), abs=1e-3)
         assert float(_log_score(mean, sd, y)[j]) == pytest.approx(np.log(stats.norm.pdf(float(y[j]), m, s).mean()))
