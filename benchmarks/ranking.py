@@ -244,7 +244,7 @@ def sequence_rows(ml):
     *cuts,sixth = cut_splitters(6)
     valid = loaders(ml, *sixth(ml.ratings), True)
     forms = {o: tuned(TIMED[o], valid, 'last') for o in ('fastcf EASE, windows, fading', 'fastcf IALS, fading')}
-    parts = lambda dls: {'fastcf sequence': sequence(dls, 0), **{name: getattr(o, 'learn', o) for name,o in ((n, f(dls, 0)) for n,f in forms.items())}}
+    parts = lambda dls: {'fastcf sequence': sequence(dls, 0), **{name: getattr(o := f(dls, 0), 'learn', o) for name,f in forms.items()}}
     weights = choose_weights(list(parts(valid).values()))
     settings,found = {'SASRec': 'length=100, epochs=40', 'fastcf sequence': 'epochs=10', BLEND: f'weights={weights}'},{}
     for j,cut in enumerate(cuts):

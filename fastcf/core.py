@@ -107,7 +107,7 @@ def check_range(
 # %% ../nbs/00_core.ipynb #8161d508
 _MOST = 2**31 # a count beyond is a slip, or a machine out of memory
 def _is_number(o): return isinstance(o, (int, float, np.integer, np.floating)) and not isinstance(o, bool)
-def _is_frame(o): return isinstance(o, pd.DataFrame) or not isinstance(o, type) and (hasattr(o, '__dataframe__') or hasattr(o, '__arrow_c_stream__'))
+def is_frame(o): return isinstance(o, pd.DataFrame) or not isinstance(o, type) and (hasattr(o, '__dataframe__') or hasattr(o, '__arrow_c_stream__'))
 _KINDS = { # annotation: what to call it, and how it is recognised
     int: ('a whole number', lambda o: isinstance(o, (int, np.integer)) and not isinstance(o, bool) and abs(o) < _MOST),
     float: ('a number', lambda o: _is_number(o) and o == o),
@@ -116,7 +116,7 @@ _KINDS = { # annotation: what to call it, and how it is recognised
     dict: ('a dict', lambda o: isinstance(o, Mapping)),
     tuple: ('a tuple', lambda o: isinstance(o, (tuple, list, np.ndarray))),
     Path: ('a path', lambda o: isinstance(o, (str, os.PathLike))),
-    pd.DataFrame: ('a pandas DataFrame', _is_frame),
+    pd.DataFrame: ('a pandas DataFrame', is_frame),
     torch.Tensor: ('a tensor', lambda o: isinstance(o, torch.Tensor))}
 
 def _kind_of(hint):

@@ -27,7 +27,7 @@ def _scorer(name, o):
     "A function of users' rows to scores [b, items]: that of a recommender, or of a learner's choice model"
     if callable(getattr(o, 'scores', None)) and hasattr(o, 'dls') and not isinstance(o, type): return o.scores
     if not isinstance(o, CFLearner): raise ArgumentError(f"{name}: expected recommenders with `scores(rows)` and `dls`, such as EASE(dls), or learners, whose choice model is taken, got {short_repr(o)}")
-    return lambda rows: o.choice.users[rows] @ o.choice.items.T
+    return lambda rows: o.choice.scores(rows)
 
 def _same_rows(a, b): return a is b or a.user.ids.equals(b.user.ids) and a.item.ids.equals(b.item.ids)
 

@@ -17,7 +17,7 @@ from torch import Tensor,nn
 from torch.nn import functional as F
 from fastai.torch_core import display_df
 from fastcore.basics import patch
-from ..core import ArgumentError,check_choice,check_count,check_shape,check_types,listed,settle,short_repr
+from ..core import ArgumentError,check_choice,check_count,check_shape,check_types,is_frame,listed,settle,short_repr
 from ..data.columns import as_pandas,find_time
 from ..data.batches import RatingsDL
 from ..data.histories import RatingHistories
@@ -314,8 +314,8 @@ def sequence_learner(
 def _histories(learn, history, unknown):
     "Ids, or `None` where there is one person without, and the histories of people whom the loaders do not know"
     c = learn.dls.catalog
-    is_frame = isinstance(history, pd.DataFrame) or hasattr(history, '__dataframe__') or hasattr(history, '__arrow_c_stream__')
-    df = as_pandas(history, 'history') if is_frame else pd.DataFrame({c.item.name: pd.Series(listed(history, 'history'), dtype=None if len(listed(history, 'history')) else c.item.ids.dtype)})
+    if is_frame(history): df = as_pandas(history, 'history')
+    else: df = pd.DataFrame({c.item.name: pd.Series(found := listed(history, 'history'), dtype=None if len(found) else c.item.ids.dtype)})
     if list(df.columns).count(c.item.name) != 1: raise ValueError(f"history: expected one column {c.item.name!r} of items, and {c.user.name!r} of people where there are several, there are {list(df.columns)}")
     named = list(df.columns).count(c.user.name) == 1
     who,ids = pd.factorize(df[c.user.name]) if named else (np.zeros(len(df), int), None)

@@ -118,8 +118,8 @@ def choice_settings(
     "What suits a table of this size: pairs without a choice weigh ten times what the choices do and .3 each at most; λ is .7 / g, from .01 to .05"
     digit = lambda x: float(f'{x:.1g}')
     n,pairs = max(1, choices),max(1, user_count * item_count)
-    found = dict(unobserved=(unobserved, digit(min(.3, 10 * n / pairs))), penalty=(penalty, digit(min(.05, max(.01, .7 * pairs**.5 / n)))))
-    return tuple(usual if isinstance(given, str) and given == 'auto' else given for given,usual in found.values())
+    usual = digit(min(.3, 10 * n / pairs)),digit(min(.05, max(.01, .7 * pairs**.5 / n)))
+    return tuple(u if o == 'auto' else o for o,u in zip((unobserved, penalty), usual))
 
 # %% ../../nbs/rank/00_sweeps.ipynb #60b97412
 @check_types

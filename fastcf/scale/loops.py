@@ -33,6 +33,13 @@ def distinct_rows(rows, unique, inverse):
         inverse[j] = places[at]
     return count
 
+# %% ../../nbs/scale/00_loops.ipynb #c401ce71
+def sum_rows(inverse, g, total):
+    "Gradients of the same row, added up into `total`"
+    for j in range(len(inverse)):
+        a,b = total[inverse[j]],g[j]
+        for f in range(len(b)): a[f] += b[f]
+
 # %% ../../nbs/scale/00_loops.ipynb #2243f008
 def decay_rows(rows, w, last, logs, t, out):
     "Rows with the decay that is due, into `out`"
@@ -50,13 +57,9 @@ def decay_rows(rows, w, last, logs, t, out):
     return near
 
 # %% ../../nbs/scale/00_loops.ipynb #0cd6b260
-def decay_step(unique, inverse, g, w, sqr_sum, last, logs, t, adaptive, lr, eps, keep, log_decay):
+def decay_step(unique, total, w, sqr_sum, last, logs, t, adaptive, lr, eps, keep, log_decay):
     "What is due, and step `t + 1`, by the sums of the gradients of each different row"
     k = w.shape[1]
-    total = np.zeros((len(unique), k), np.float32)
-    for j in range(len(inverse)):
-        a,b = total[inverse[j]],g[j]
-        for f in range(k): a[f] += b[f]
     logs[t+1],near = logs[t] + log_decay,np.float32(0)
     for j in range(len(unique)):
         if j % 64 == 0:
@@ -94,13 +97,9 @@ def adam_rows(rows, w, means, last, sums, t, eps, out):
     return near
 
 # %% ../../nbs/scale/00_loops.ipynb #1c276295
-def adam_step(unique, inverse, g, w, means, last, sums, t, old_eps, lr, mom, sqr_mom, eps, keep, d1, d2, log_decay):
+def adam_step(unique, total, w, means, last, sums, t, old_eps, lr, mom, sqr_mom, eps, keep, d1, d2, log_decay):
     "What is due, and step `t + 1`, by the sums of the gradients of each different row"
     k,step,new1,new2 = w.shape[1],np.float32(lr / d1),np.float32(1 - mom),np.float32(1 - sqr_mom)
-    total = np.zeros((len(unique), k), np.float32)
-    for j in range(len(inverse)):
-        a,b = total[inverse[j]],g[j]
-        for f in range(k): a[f] += b[f]
     b1,b2 = np.log(max(mom, 1e-30)),np.log(sqr_mom)
     for i in range(4): sums[i, t+1] = sums[i, t] + (log_decay, b1, b2, b1 - b2 / 2 - log_decay)[i]
     flat,near = means.reshape(len(w), 2 * k),np.float32(0)

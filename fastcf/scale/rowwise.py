@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ..core import ArgumentError,check_types,short_repr
 from ..learn.optim import ROWWISE
 from ..core import HAS_NUMBA
-from .loops import adam_rows,adam_step,decay_rows,decay_step,distinct_rows,fast
+from .loops import adam_rows,adam_step,decay_rows,decay_step,distinct_rows,fast,sum_rows
 
 # %% ../../nbs/scale/00_rowwise.ipynb #94cf5963
 def _distinct(rows, seen):
@@ -356,8 +356,11 @@ class RowwiseAdam(RowwiseOptimizer):
 def _fast_step(self:RowwiseOptimizer, flat, grad, seen, state, hyper):
     "A step in compiled code"
     g = grad._values().reshape(-1, flat.shape[1]).contiguous()
+    unique,inverse = _distinct(grad._indices()[0], seen)
+    total = g.new_zeros(len(unique), g.shape[1])
+    fast(sum_rows)(inverse.numpy(), g.numpy(), total.numpy())
     _make_room(state)
-    self._run_loop([o.numpy() for o in (*_distinct(grad._indices()[0], seen), g)], flat, state, hyper, self._decay(state, hyper))
+    self._run_loop((unique.numpy(), total.numpy()), flat, state, hyper, self._decay(state, hyper))
     state['clock'] += 1
 
 @patch

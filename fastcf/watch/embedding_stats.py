@@ -204,8 +204,7 @@ def _find_tables(self:EmbeddingStats):
         raise ValueError(f"EmbeddingStats: {type(model).__name__} has no nn.Embedding, so there is nothing to look at. "
                          "Fit without this callback, or keep users and items in nn.Embedding tables.")
     xb = self.data.batch(next(iter(tables.values())).weight.device)
-    try: columns = input_columns(model, xb) if xb else {}
-    except Exception: columns = {} # a model of other inputs, histories for one; what is wrong with a model, the fit will say
+    columns = input_columns(model, xb) if xb and self.learn.dls.n_inp == len(xb) else {} # histories, for one, are other inputs
     shapes = {n: tuple(t.weight.shape) for n,t in tables.items()}
     if any(self.history.shapes.get(n, s) != s for n,s in shapes.items()): self.history,old = History(),{}
     self.watched = {n: WatchedTable(n, t, self.data, columns.get(n), self.seed) for n,t in tables.items()}
