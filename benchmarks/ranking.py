@@ -8,9 +8,9 @@ a random tenth is the test, its rows rated 4 and more are right, settings are ch
 with the highest, with the standard error over users. Every row of the other protocols is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 
-`--only sequence` (a quarter of an hour of one core, one seed) renews the rows of models that read histories in order: SASRec without anything of fastcf, 64 wide, with two layers, a dropout of 0.4 and windows
+`--only sequence` (three quarters of an hour of one core) renews the rows of models that read histories in order: SASRec without anything of fastcf, 64 wide, with two layers, a dropout of 0.4 and windows
 of 100, as was best for it on validation rows; ours with its defaults, chosen on each user's tenth to sixth last; and ours blended with the closed forms, whose settings and weights are chosen on the sixth
-to last. In *last*, `ahead` of these rows is ahead of SASRec.
+to last. Three seeds; `ahead` is that of each user's mean over them, in *last* ahead of SASRec.
 """
 import argparse, os, sys, time, warnings
 from functools import partial
@@ -239,32 +239,39 @@ def sequence(dls, seed, epochs=10):
 
 BLEND = 'fastcf sequence, EASE and IALS'
 
+def timed(f, *args, **kwargs):
+    "What a call returns, and its processor time"
+    start = time.process_time()
+    return f(*args, **kwargs),time.process_time() - start
+
+def sequence_runs(cuts, parts, weights):
+    "Of each seed, each cut and each model: HR and NDCG user by user, and seconds of fitting; SASRec on the last cut alone"
+    for seed in SEEDS:
+        for j,cut in enumerate(cuts):
+            recs,seconds = timed(parts, cut, seed)
+            took = {'fastcf sequence': seconds, BLEND: seconds}
+            recs |= {BLEND: Blend(list(recs.values()), weights), 'EASE': EASE(cut, 100.)}
+            recs['fastcf IALS, fading'] = By(recs['fastcf IALS, fading'], 'chance')
+            if j == 0: recs['SASRec'],took['SASRec'] = timed(sasrec, cut, seed, length=100, epochs=40)
+            found = {who: pd.DataFrame(measures(o, cut, 'last', per_user=True)) for who,o in recs.items()}
+            print(f'seed {seed}, cut {j + 1}', {who: o.mean().round(4).to_dict() for who,o in found.items()}, flush=True)
+            for who,o in found.items(): yield o.rename_axis('user').reset_index().assign(seed=seed, cut=j, who=who, seconds=took.get(who))
+
 def sequence_rows(ml):
-    "A row for each model that reads histories in order, one seed: the last cut beside SASRec, the mean over five cuts beside EASE"
-    *cuts,sixth = cut_splitters(6)
-    valid = loaders(ml, *sixth(ml.ratings), True)
-    forms = {o: tuned(TIMED[o], valid, 'last') for o in ('fastcf EASE, windows, fading', 'fastcf IALS, fading')}
-    parts = lambda dls: {'fastcf sequence': sequence(dls, 0), **{name: getattr(o := f(dls, 0), 'learn', o) for name,f in forms.items()}}
-    weights = choose_weights(list(parts(valid).values()))
-    settings,found = {'SASRec': 'length=100, epochs=40', 'fastcf sequence': 'epochs=10', BLEND: f'weights={weights}'},{}
-    for j,cut in enumerate(cuts):
-        dls = loaders(ml, *cut(ml.ratings), True)
-        start = time.process_time()
-        recs = parts(dls)
-        seconds = time.process_time() - start
-        recs |= {BLEND: Blend(list(recs.values()), weights), 'EASE': EASE(dls, 100.)}
-        recs['fastcf IALS, fading'] = By(recs['fastcf IALS, fading'], 'chance')
-        if j == 0:
-            start = time.process_time()
-            recs['SASRec'] = sasrec(dls, 0, length=100, epochs=40)
-            times = {'SASRec': time.process_time() - start, 'fastcf sequence': seconds, BLEND: seconds}
-        for name,o in recs.items(): found.setdefault(name, []).append(pd.DataFrame(measures(o, dls, 'last', per_user=True)))
-        print(f'cut {j + 1}', {name: o[-1].mean().round(4).to_dict() for name,o in found.items()}, flush=True)
-    last,five = {n: o[0] for n,o in found.items()},{n: pd.concat(o).groupby(level=0).mean() for n,o in found.items() if len(o) == len(cuts)}
-    for protocol,who,beside,o in [('last', n, last['SASRec'], last[n]) for n in settings] + [('five cuts', n, five['EASE'], five[n]) for n in settings if n in five]:
-        less = o.ndcg - beside.ndcg
-        took = dict(seconds=times[who]) if protocol == 'last' else {}
-        yield dict(protocol=protocol, who=who, **o.mean(), **took, ndcg_se=o.ndcg.std() / len(o)**.5, ahead=less.mean(), ahead_se=less.std() / len(less)**.5, settings=settings[who])
+    "A row for each model that reads histories in order, three seeds: the last cut beside SASRec, the mean over five cuts beside EASE"
+    *cuts,sixth = (loaders(ml, *cut(ml.ratings), True) for cut in cut_splitters(6))
+    forms = {o: tuned(TIMED[o], sixth, 'last') for o in ('fastcf EASE, windows, fading', 'fastcf IALS, fading')}
+    parts = lambda dls, seed: {'fastcf sequence': sequence(dls, seed), **{name: getattr(o := f(dls, seed), 'learn', o) for name,f in forms.items()}}
+    weights = choose_weights(list(parts(sixth, 0).values()))
+    settings = {'SASRec': 'length=100, epochs=40', 'fastcf sequence': 'epochs=10', BLEND: f'weights={weights}'}
+    runs = pd.concat(sequence_runs(cuts, parts, weights))
+    for protocol,df,beside in (('last', runs[runs.cut == 0], 'SASRec'), ('five cuts', runs, 'EASE')):
+        users,sd = df.groupby(['who', 'user']).ndcg.mean(),df.groupby(['who', 'seed']).ndcg.mean().groupby('who').std() # of a user over seeds and cuts, of seeds over users
+        for who in settings:
+            if protocol == 'five cuts' and who == 'SASRec': continue
+            o,less = users[who],users[who] - users[beside]
+            yield dict(protocol=protocol, who=who, **df[df.who == who][['hit_rate', 'ndcg', 'seconds']].mean(), ndcg_sd=sd[who], ndcg_se=o.std() / len(o)**.5,
+                       ahead=less.mean(), ahead_se=less.std() / len(less)**.5, settings=settings[who])
 
 def renewed(rows):
     "Keep some rows in place of those of before; as a frame"
