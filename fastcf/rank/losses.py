@@ -132,11 +132,13 @@ class Uniform:
     ) -> tuple: # Items [b, n], and which of them count: the others were chosen too [b, n]
         "Draw items that were not chosen"
         res,users = self.draw(len(users), self.count),users[:, None].expand(-1, self.count)
+        bad = self.is_chosen(users, res)
         for _ in range(5):
-            bad = self.is_chosen(users, res)
-            if not bad.any(): break
-            res[bad] = self.draw(int(bad.sum()))
-        return res,~self.is_chosen(users, res)
+            again = bad.nonzero(as_tuple=True)
+            if not len(again[0]): break
+            res[again] = self.draw(len(again[0]))
+            bad[again] = self.is_chosen(users[again], res[again])
+        return res,~bad
 
 class Popular(Uniform):
     "Popular items more often"
@@ -196,6 +198,23 @@ class Negatives(Callback):
     def before_validate(self):
         if not hasattr(self.sampler, 'cdf'): self.sampler.prepare(self.dls)
 
+    def beside(self,
+        users:Tensor, # Row numbers of users [b]
+        items:Tensor, # Row numbers of what they chose [b]
+        score=None # Function of users and items to scores, for samplers that look at them
+    ) -> tuple: # Items, the chosen one first [b, 1 + n], and which of them count [b, 1 + n]
+        "Each choice and what was drawn beside it"
+        others,counts = self.sampler.sample(users, items, score)
+        return torch.cat([items[:, None], others], 1),F.pad(counts, (1, 0), value=True)
+
+    def corrected(self,
+        scores:Tensor, # Scores [b, 1 + n]
+        items:Tensor # Whose they are [b, 1 + n]
+    ) -> Tensor: # [b, 1 + n]
+        "Scores without the log of the chance that each item was drawn, where the loss is a softmax"
+        if not (self.log_q and unwrapped(self.loss_func) is sampled_softmax_loss): return scores
+        return scores - self.sampler.log_p[items].to(scores)
+
     def _score(self, users, items):
         "Scores of pairs, without a gradient"
         with torch.no_grad(): return self.model(users.flatten().to(self.dev), items.flatten().to(self.dev)).view(users.shape).cpu()
@@ -203,16 +222,12 @@ class Negatives(Callback):
     def before_batch(self):
         users,items = self.xb
         self.dev = users.device
-        u,i = users.cpu(),items.cpu()
-        others,self.counts = self.sampler.sample(u, i, self._score)
-        self.items = torch.cat([i[:, None], others], 1)
+        self.items,self.counts = self.beside(users.cpu(), items.cpu(), self._score)
         self.learn.xb = users[:, None].expand_as(self.items).flatten(),self.items.flatten().to(self.dev)
 
     def after_pred(self):
-        scores = self.pred.view(self.items.shape)
-        if self.log_q and unwrapped(self.loss_func) is sampled_softmax_loss: scores = scores - self.sampler.log_p[self.items].to(scores)
-        ok = F.pad(self.counts, (1, 0), value=True).to(scores.device)
-        self.learn.pred = scores.masked_fill(~ok, -torch.inf)
+        scores = self.corrected(self.pred.view(self.items.shape), self.items)
+        self.learn.pred = scores.masked_fill(~self.counts.to(scores.device), -torch.inf)
 
 class FullSoftmax(Callback):
     "All items beside each choice: the softmax without sampling, for catalogues of up to some ten thousand"
