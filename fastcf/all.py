@@ -60,6 +60,7 @@ from .rank.losses import *
 from .rank.rerank import *
 from .rank.nearest import *
 from .rank.sequence import *
+from .rank.softmax import *
 from .rank.blend import *
 from .cold.metadata_prior import *
 from .cold.proxies import *

@@ -27,7 +27,7 @@ from .intervals import Posterior
 class EpochEngine(Callback):
     "Spends the training part of an epoch in its own way, `train_epoch`, in place of fastai's loop over batches"
     order = 70 # after the progress bar's callback
-    active = False
+    active,needs_ratings = False,True
     def begin(self): "Get ready for a fit"
     def train_epoch(self):
         "Change the tables, and return the training loss"
@@ -40,6 +40,9 @@ class EpochEngine(Callback):
             raise TypeError(f"{type(self).__name__}: works on a CFLearner around EmbeddingDotBias, "
                             f"got {type(self.learn).__name__} around {type(m).__name__}. "
                             "Make one with cf_learner(dls).")
+        if self.needs_ratings and self.dls.is_interactions:
+            raise ValueError(f"{type(self).__name__}: learns from ratings, and these loaders hold interactions without ratings. "
+                             "Fit IALS(), FusedSGD() or batches; or pass rating_name to the loaders, if a column holds ratings.")
 
     def before_fit(self):
         self.check()

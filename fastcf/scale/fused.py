@@ -13,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from ..core import SIDES,check_count,check_types,compiled,short_repr
+from torch import nn
+from torch.nn import functional as F
 from ..bayes.engines import EpochEngine
+from .compare import Compared
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
 def _steps(users, items, ratings, order, tables, sums, decays, lr, decay_bias, centre, low, span):
@@ -63,29 +66,42 @@ def one_cycle(
 
 # %% ../../nbs/scale/01_fused.ipynb #bb7cd265
 class FusedSGD(EpochEngine):
-    "An epoch of gradient descent, a rating at a time, compiled; needs the extra `fused`"
+    "An epoch of gradient descent, a rating or a choice at a time, compiled; needs the extra `fused`"
+    needs_ratings,ranks = False,False
     @check_types
     def __init__(self,
-        lr:float=0.05, # Highest rate of a one-cycle schedule; a row's steps are this over the root of its squared gradients
-        wd:float=0.1, # Decay of factors at each rating, for a row with the mean number of ratings (λ)
+        lr:float|None=None, # Highest rate of a one-cycle schedule, by default .05 for ratings and .1 for choices; a row's steps are this over the root of its squared gradients
+        wd:float|None=None, # Decay of factors at each rating, for a row with the mean number of ratings (λ), by default .1 for ratings and .02 for choices
         wd_bias:float=0.01, # Decay of biases at each rating
         pct_start:float=0.1, # Share of the fit in which the rate rises
         threads:int=1 # Threads; with more than one no two runs are quite the same
     ):
-        if not lr > 0: raise ValueError(f"lr: expected a number above 0, got {short_repr(lr)}")
-        if not (wd >= 0 and wd_bias >= 0): raise ValueError(f"wd, wd_bias: expected numbers from 0 on, got {short_repr(wd)} and {short_repr(wd_bias)}")
+        if lr is not None and not lr > 0: raise ValueError(f"lr: expected a number above 0, got {short_repr(lr)}")
+        if not ((wd is None or wd >= 0) and wd_bias >= 0): raise ValueError(f"wd, wd_bias: expected numbers from 0 on, got {short_repr(wd)} and {short_repr(wd_bias)}")
         if not 0 < pct_start < 1: raise ValueError(f"pct_start: expected a share between 0 and 1, got {short_repr(pct_start)}")
         self.lr,self.wd,self.wd_bias,self.pct_start,self.threads = lr,wd,wd_bias,pct_start,check_count('threads', threads)
+
+    def check(self):
+        super().check()
+        f = self.learn.loss_func
+        self.ranks = getattr(getattr(f, 'func', f), 'ranks_items', False)
+        squared = isinstance(getattr(f, 'func', f), nn.MSELoss) or f is F.mse_loss
+        if not self.ranks and (self.dls.is_interactions or not squared):
+            raise ValueError(f"loss_func: FusedSGD knows the squared error of ratings, and losses that rank, such as bpr_loss; got {short_repr(f)}"
+                             + (" for interactions without ratings. Leave it out, or fit batches." if self.dls.is_interactions else ". Fit batches with it."))
 
     def begin(self):
         m = self.model
         compiled(_steps, 'FusedSGD')
+        if self.ranks: Compared(self.learn) # or an error that says what is missing
+        rate,decay = (.1, .02) if self.ranks else (.05, .1)
+        self.rate,self.decay = rate if self.lr is None else self.lr,decay if self.wd is None else self.wd
         if m.user_weight.weight.device.type != 'cpu':
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")
         if m.user_weight.weight.dtype != torch.float32: raise ValueError(f"FusedSGD: expected tables of float32, got {m.user_weight.weight.dtype}")
         if len(self.dls.train_ds) == 0: raise ValueError("FusedSGD: the loaders hold no training ratings. An exported learner has none; make loaders from a frame.")
         counts = [self.dls.counts(side).clamp(min=1).float() for side in SIDES]
-        self.decays = [(self.wd * (c / c.mean()).rsqrt()).clamp(max=.5 / self.lr) for c in counts]
+        self.decays = [(self.decay * (c / c.mean()).rsqrt()).clamp(max=.5 / self.rate) for c in counts]
         self.square_sums = [torch.full((len(c),), .01) for c in counts]
 
     def train_epoch(self):
@@ -94,7 +110,7 @@ class FusedSGD(EpochEngine):
         pieces,n = self._pieces(dl)
         with ThreadPoolExecutor(self.threads) as pool:
             for piece in pieces:
-                lr = [one_cycle((self.epoch + (done + o) / n) / self.n_epoch, self.lr, self.pct_start) for o in (0, len(piece))]
+                lr = [one_cycle((self.epoch + (done + o) / n) / self.n_epoch, self.rate, self.pct_start) for o in (0, len(piece))]
                 total += self._piece(piece, lr, pool)
                 done += len(piece)
                 self._show(done / n, lr[1])
@@ -111,9 +127,13 @@ class FusedSGD(EpochEngine):
         tables = tuple(o.weight.data.numpy() for o in (m.user_weight, m.item_weight, m.user_bias, m.item_bias))
         low,span = (0., 0.) if m.y_range is None else (m.y_range[0], m.y_range[1] - m.y_range[0])
         numbers = [np.float32(o) for o in (self.wd_bias, m.item_bias.weight.data.mean(), low, span)]
-        arrays = [o.numpy() for o in (t.users, t.items, t.ratings)]
         pairs = [tuple(o.numpy() for o in p) for p in (self.square_sums, self.decays)]
-        run = lambda part: compiled(_steps, 'FusedSGD')(*arrays, part.numpy(), tables, *pairs, tuple(lr), *numbers)
+        if not self.ranks:
+            arrays = [o.numpy() for o in (t.users, t.items, t.ratings)]
+            run = lambda part: compiled(_steps, 'FusedSGD')(*arrays, part.numpy(), tables, *pairs, tuple(lr), *numbers)
+        else:
+            compared = Compared(self.learn)
+            run = lambda part: compared(part, tables, *pairs, tuple(lr), *numbers[:2])
         return run(piece) if self.threads == 1 else sum(pool.map(run, piece.chunk(self.threads)))
 
     def _show(self, share, lr):
