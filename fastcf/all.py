@@ -83,5 +83,6 @@ from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *
 from .scale.distributed import *
+from .scale.sharded import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]
