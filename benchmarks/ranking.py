@@ -108,6 +108,7 @@ LAST = {'most popular': [popular], 'implicit BPR': BPR, 'implicit iALS': IMPLICI
 SAMPLED = dict(epochs=(8,), lowest=(.5,), wd=(.1, 1.))
 GRADIENT = {'fastcf gradient, full softmax': grid(by_gradient, factor_count=(64, 128), dropout=(0., .5), strike=(True, False), lowest=(.2, 1.)),
             **{f'fastcf gradient, {o}': grid(by_gradient, loss=(o,), **SAMPLED) for o in ('BPR', 'gBCE')}}
+FIVE = {'fastcf gradient, full softmax': grid(by_gradient, factor_count=(64,), dropout=(0., .5), lowest=(.2, 1.))}
 TIMED = {'fastcf IALS, fading': grid(chances, recency=('auto',), unobserved=(.1, .3), lowest=(.5, 1.)),
          'fastcf EASE, windows, fading': grid(ease, window=(10, 20, 40), fade=(Fade(5.), Fade(10.), Fade(20.)))}
 
@@ -262,7 +263,7 @@ def five_rows(ml):
     "A row for each method: the mean over each user's last five ratings, one seed, and how far it is ahead of the best peer"
     *cuts,sixth = cut_splitters(6)
     found,settings = {},{}
-    for times,methods in ((False, LAST), (True, TIMED)):
+    for times,methods in ((False, LAST | FIVE), (True, TIMED)):
         valid,tests = loaders(ml, *sixth(ml.ratings), times),[loaders(ml, *cut(ml.ratings), times) for cut in cuts]
         for who,makes in methods.items():
             make = tuned(makes, valid, 'last')
