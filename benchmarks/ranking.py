@@ -8,9 +8,11 @@ a random tenth is the test, its rows rated 4 and more are right, settings are ch
 with the highest, with the standard error over users. Every row of the other protocols is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 
-`--only sequence` (a quarter of an hour of one core, one seed) renews the rows of models that read histories in order: SASRec without anything of fastcf, 64 wide, with two layers, a dropout of 0.4 and windows
+`--only gradient` (ten minutes) renews the rows of dot products that are trained to rank through the Learner: the full softmax (`softmax_learner`) and two losses that see 32 items beside each choice.
+
+`--only sequence` (three quarters of an hour of one core) renews the rows of models that read histories in order: SASRec without anything of fastcf, 64 wide, with two layers, a dropout of 0.4 and windows
 of 100, as was best for it on validation rows; ours with its defaults, chosen on each user's tenth to sixth last; and ours blended with the closed forms, whose settings and weights are chosen on the sixth
-to last. In *last*, `ahead` of these rows is ahead of SASRec.
+to last. Three seeds; `ahead` is that of each user's mean over them, in *last* ahead of SASRec.
 """
 import argparse, os, sys, time, warnings
 from functools import partial
@@ -34,7 +36,9 @@ from fastcf.rank.topn import ranked_frame, strike_seen
 from fastcf.rank.baselines import EASE, MostPopular
 from fastcf.rank.evaluate import cut_splitters
 from fastcf.rank.blend import Blend, choose_weights
+from fastcf.rank.losses import Negatives, Popular, Uniform, bpr_loss, gbce_loss
 from fastcf.rank.sequence import sequence_learner
+from fastcf.rank.softmax import softmax_learner, user_loaders
 from fastcf.rank.metrics import capped_recall, hit_rate, ndcg, valid_frame
 
 SEEDS = 0, 1, 2
@@ -76,6 +80,17 @@ def chances(dls, seed, **kw): return By(choices(dls, seed, **kw), 'chance')
 def ease(dls, seed, **kw): return EASE(dls, **kw)
 def popular(dls, seed): return MostPopular(dls)
 
+def by_gradient(dls, seed, loss='full softmax', epochs=30, lowest=1., wd=.5, **kw):
+    "The dot product with biases, trained to rank through the Learner"
+    if loss == 'full softmax': learn = softmax_learner(dls, lowest=lowest, wd=wd, metrics=[], seed=seed, **kw)
+    else:
+        rows,items = user_loaders(dls, 10, lowest, seed),len(dls.catalog.item)
+        losses = {'BPR': bpr_loss, 'gBCE': partial(gbce_loss, sampled=32 / (items - 1))}
+        sampler = Uniform(32, seed) if loss == 'gBCE' else Popular(32, .75, seed)
+        learn = cf_learner(rows, 64, loss_func=losses[loss], cbs=Negatives(sampler), seed=seed, lr=1e-2, wd=wd, **kw)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs)
+    return learn
+
 def grid(make, **axes):
     "Every combination of settings"
     res = [{}]
@@ -86,6 +101,9 @@ IMPLICIT = grid(implicit_model, factors=(32, 64), regularization=(1., 5.), alpha
 BPR = grid(implicit_model, kind=('bpr',), factors=(32, 64), learning_rate=(.05,), regularization=(.01, .03), iterations=(100,))
 OURS = dict(factor_count=(32, 64), unobserved=(.1, .3), lowest=(.5, 1.))
 LAST = {'most popular': [popular], 'implicit BPR': BPR, 'implicit iALS': IMPLICIT, 'EASE': grid(ease, penalty=(100., 300., 1000.)), 'fastcf IALS': grid(chances, recency=(None,), **OURS)}
+SAMPLED = dict(epochs=(8,), lowest=(.5,), wd=(.1, 1.))
+GRADIENT = {'fastcf gradient, full softmax': grid(by_gradient, factor_count=(64, 128), dropout=(0., .5), strike=(True, False), lowest=(.2, 1.)),
+            **{f'fastcf gradient, {o}': grid(by_gradient, loss=(o,), **SAMPLED) for o in ('BPR', 'gBCE')}}
 TIMED = {'fastcf IALS, fading': grid(chances, recency=('auto',), unobserved=(.1, .3), lowest=(.5, 1.)),
          'fastcf EASE, windows, fading': grid(ease, window=(10, 20, 40), fade=(Fade(5.), Fade(10.), Fade(20.)))}
 
@@ -203,13 +221,14 @@ def list_rates(users=20_000, items=50_000, drawn=8_000_000, parts=5, rounds=3):
 
 def main(argv=()):
     parser = argparse.ArgumentParser()
-    parser.add_argument('--only', choices=['lists', 'speed', 'sequence'])
+    parser.add_argument('--only', choices=['lists', 'gradient', 'speed', 'sequence'])
     parser.add_argument('--choices', type=int, default=500_000)
     args = parser.parse_args(argv)
     torch.set_num_threads(1); warnings.simplefilter('ignore')
     if args.only in (None, 'speed'): speed(args.choices); list_rates()
     if args.only in (None, 'lists'): quality()
-    if args.only in (None, 'sequence'): keep_sequences()
+    if args.only in (None, 'gradient'): shown(renewed(gradient_rows(load_ml100k())))
+    if args.only in (None, 'sequence'): shown(renewed(sequence_rows(load_ml100k())))
 
 PEERS = 'most popular','implicit BPR','implicit iALS','EASE'
 
@@ -239,32 +258,39 @@ def sequence(dls, seed, epochs=10):
 
 BLEND = 'fastcf sequence, EASE and IALS'
 
+def timed(f, *args, **kwargs):
+    "What a call returns, and its processor time"
+    start = time.process_time()
+    return f(*args, **kwargs),time.process_time() - start
+
+def sequence_runs(cuts, parts, weights):
+    "Of each seed, each cut and each model: HR and NDCG user by user, and seconds of fitting; SASRec on the last cut alone"
+    for seed in SEEDS:
+        for j,cut in enumerate(cuts):
+            recs,seconds = timed(parts, cut, seed)
+            took = {'fastcf sequence': seconds, BLEND: seconds}
+            recs |= {BLEND: Blend(list(recs.values()), weights), 'EASE': EASE(cut, 100.)}
+            recs['fastcf IALS, fading'] = By(recs['fastcf IALS, fading'], 'chance')
+            if j == 0: recs['SASRec'],took['SASRec'] = timed(sasrec, cut, seed, length=100, epochs=40)
+            found = {who: pd.DataFrame(measures(o, cut, 'last', per_user=True)) for who,o in recs.items()}
+            print(f'seed {seed}, cut {j + 1}', {who: o.mean().round(4).to_dict() for who,o in found.items()}, flush=True)
+            for who,o in found.items(): yield o.rename_axis('user').reset_index().assign(seed=seed, cut=j, who=who, seconds=took.get(who))
+
 def sequence_rows(ml):
-    "A row for each model that reads histories in order, one seed: the last cut beside SASRec, the mean over five cuts beside EASE"
-    *cuts,sixth = cut_splitters(6)
-    valid = loaders(ml, *sixth(ml.ratings), True)
-    forms = {o: tuned(TIMED[o], valid, 'last') for o in ('fastcf EASE, windows, fading', 'fastcf IALS, fading')}
-    parts = lambda dls: {'fastcf sequence': sequence(dls, 0), **{name: getattr(o := f(dls, 0), 'learn', o) for name,f in forms.items()}}
-    weights = choose_weights(list(parts(valid).values()))
-    settings,found = {'SASRec': 'length=100, epochs=40', 'fastcf sequence': 'epochs=10', BLEND: f'weights={weights}'},{}
-    for j,cut in enumerate(cuts):
-        dls = loaders(ml, *cut(ml.ratings), True)
-        start = time.process_time()
-        recs = parts(dls)
-        seconds = time.process_time() - start
-        recs |= {BLEND: Blend(list(recs.values()), weights), 'EASE': EASE(dls, 100.)}
-        recs['fastcf IALS, fading'] = By(recs['fastcf IALS, fading'], 'chance')
-        if j == 0:
-            start = time.process_time()
-            recs['SASRec'] = sasrec(dls, 0, length=100, epochs=40)
-            times = {'SASRec': time.process_time() - start, 'fastcf sequence': seconds, BLEND: seconds}
-        for name,o in recs.items(): found.setdefault(name, []).append(pd.DataFrame(measures(o, dls, 'last', per_user=True)))
-        print(f'cut {j + 1}', {name: o[-1].mean().round(4).to_dict() for name,o in found.items()}, flush=True)
-    last,five = {n: o[0] for n,o in found.items()},{n: pd.concat(o).groupby(level=0).mean() for n,o in found.items() if len(o) == len(cuts)}
-    for protocol,who,beside,o in [('last', n, last['SASRec'], last[n]) for n in settings] + [('five cuts', n, five['EASE'], five[n]) for n in settings if n in five]:
-        less = o.ndcg - beside.ndcg
-        took = dict(seconds=times[who]) if protocol == 'last' else {}
-        yield dict(protocol=protocol, who=who, **o.mean(), **took, ndcg_se=o.ndcg.std() / len(o)**.5, ahead=less.mean(), ahead_se=less.std() / len(less)**.5, settings=settings[who])
+    "A row for each model that reads histories in order, three seeds: the last cut beside SASRec, the mean over five cuts beside EASE"
+    *cuts,sixth = (loaders(ml, *cut(ml.ratings), True) for cut in cut_splitters(6))
+    forms = {o: tuned(TIMED[o], sixth, 'last') for o in ('fastcf EASE, windows, fading', 'fastcf IALS, fading')}
+    parts = lambda dls, seed: {'fastcf sequence': sequence(dls, seed), **{name: getattr(o := f(dls, seed), 'learn', o) for name,f in forms.items()}}
+    weights = choose_weights(list(parts(sixth, 0).values()))
+    settings = {'SASRec': 'length=100, epochs=40', 'fastcf sequence': 'epochs=10', BLEND: f'weights={weights}'}
+    runs = pd.concat(sequence_runs(cuts, parts, weights))
+    for protocol,df,beside in (('last', runs[runs.cut == 0], 'SASRec'), ('five cuts', runs, 'EASE')):
+        users,sd = df.groupby(['who', 'user']).ndcg.mean(),df.groupby(['who', 'seed']).ndcg.mean().groupby('who').std() # of a user over seeds and cuts, of seeds over users
+        for who in settings:
+            if protocol == 'five cuts' and who == 'SASRec': continue
+            o,less = users[who],users[who] - users[beside]
+            yield dict(protocol=protocol, who=who, **df[df.who == who][['hit_rate', 'ndcg', 'seconds']].mean(), ndcg_sd=sd[who], ndcg_se=o.std() / len(o)**.5,
+                       ahead=less.mean(), ahead_se=less.std() / len(less)**.5, settings=settings[who])
 
 def renewed(rows):
     "Keep some rows in place of those of before; as a frame"
@@ -274,10 +300,17 @@ def renewed(rows):
     keep(pd.concat([both.loc[[o]] for o in dict.fromkeys(both.index.get_level_values(0))]), 'ranking')
     return rows
 
-def keep_sequences():
-    "The rows of models that read histories in order"
-    rows = renewed(sequence_rows(load_ml100k()))
-    print(rows.drop(columns='settings').to_string(float_format='%.4f'))
+def shown(rows): print(rows.drop(columns='settings').to_string(float_format='%.4f'))
+
+def liked_loaders(ml):
+    "Validation and test of *liked*"
+    p = np.random.default_rng(42).permutation(len(ml.ratings))
+    return loaders(ml, p[:81_000], p[81_000:90_000]),loaders(ml, p[:90_000], p[90_000:])
+
+def gradient_rows(ml):
+    "A row for each loss and protocol, without times: three seeds"
+    cuts = [loaders(ml, *cut(ml.ratings)) for cut in reversed(cut_splitters(2))]
+    return [row(who, tuned(makes, valid, protocol), test, protocol) for protocol,(valid,test) in (('last', cuts), ('liked', liked_loaders(ml))) for who,makes in GRADIENT.items()]
 
 def quality():
     ml,rows = load_ml100k(),[]
@@ -286,11 +319,9 @@ def quality():
         valid,test = (loaders(ml, *cut(ml.ratings), times) for cut in (before, last))
         rows += [row(who, tuned(makes, valid, 'last'), test, 'last', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in methods.items()]
     for r in five_rows(ml): print(r, flush=True); rows.append(r)
-    p = np.random.default_rng(42).permutation(len(ml.ratings))
-    valid,test = loaders(ml, p[:81_000], p[81_000:90_000]),loaders(ml, p[:90_000], p[90_000:])
+    valid,test = liked_loaders(ml)
     rows += [row(who, tuned(makes, valid, 'liked'), test, 'liked', SEEDS if 'IALS' in who or 'implicit' in who else (0,)) for who,makes in LAST.items()]
     for r in liked_rows(test, valid): print(r, flush=True); rows.append(r)
-    df = renewed(rows)
-    print(df.drop(columns='settings').to_string(float_format='%.4f'))
+    shown(renewed(rows))
 
 if __name__ == '__main__': main(sys.argv[1:])

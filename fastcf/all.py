@@ -60,6 +60,7 @@ from .rank.losses import *
 from .rank.rerank import *
 from .rank.nearest import *
 from .rank.sequence import *
+from .rank.softmax import *
 from .rank.blend import *
 from .cold.metadata_prior import *
 from .cold.proxies import *
@@ -82,5 +83,6 @@ from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *
 from .scale.distributed import *
+from .scale.sharded import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

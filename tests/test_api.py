@@ -195,6 +195,10 @@ def scale(w):
     yield 'StreamDL',lambda: StreamDL,dict(dataset=open_ratings(folder/'numbered')[0], bs=64, shuffle=True, drop_last=False, window=256, block=64, rank=0, world=1)
     for f in (RowwiseSGD, RowwiseAdagrad, RowwiseAdam): yield f.__name__,lambda f=f: f,dict(params=[[nn.Parameter(torch.zeros(3, 2))]], lr=.1, wd=.1)
     yield 'learn.data_parallel',lambda: learn.data_parallel,dict(timeout=45.)
+    yield 'learn.sharded',lambda: learn.sharded,dict(timeout=45.)
+    yield 'sharded_dot_bias',lambda: sharded_dot_bias,dict(factor_count=4, y_range=(.5, 5.5), timeout=45.)
+    yield 'learn.save_shards',lambda: learn.save_shards,dict(folder=folder/'shards')
+    yield 'learn.load_shards',lambda: learn.load_shards,dict(folder=learn.save_shards(folder/'shards_kept'))
 
 def serve(w):
     df,learn,r,folder = w['df'],w['learn'],w['recommender'],w['folder']

@@ -10,6 +10,7 @@ __all__ = ['ERRORS', 'row_biases', 'factors_and_biases', 'lower_is_better', 'CFL
 
 # %% ../../nbs/learn/02_learner.ipynb #7b7224e2
 import difflib,inspect,warnings
+from functools import partial
 import numpy as np
 import pandas as pd
 import torch
@@ -198,6 +199,19 @@ def make_model(
 
 # %% ../../nbs/learn/02_learner.ipynb #b0dfe281
 RANKING = {} # For interactions: `loss`, `callback`, which makes what draws for it, and `kinds` of such callbacks; from `fastcf.rank.losses`
+
+def unwrapped(
+    loss # A loss, perhaps a `partial` of one
+): # The function itself
+    "The function behind a loss whose arguments are set"
+    while isinstance(loss, partial): loss = loss.func
+    return loss
+
+def ranks_items(
+    loss # A loss
+) -> bool: # Whether it does
+    "Whether a loss teaches an order, so that scores are no ratings"
+    return bool(getattr(unwrapped(loss), 'ranks_items', False))
 
 def ranking_loss(
     cbs # Callbacks that were passed

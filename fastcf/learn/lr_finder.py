@@ -20,7 +20,7 @@ from fastai.callback.schedule import SuggestionMethod,combined_cos
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from ..core import show_progress
-from .learner import CFLearner
+from .learner import CFLearner,ranks_items,unwrapped
 from .model import evaluating
 from .means import regularised_means,sparseness
 from .row_decay import RowDecay
@@ -334,8 +334,8 @@ def find_lr(self:CFLearner,
 ) -> LRFinding: # `.lr` to use, `.plot()` to look at
     "A learning rate for a fit to come, from sweeps and short trial fits; the learner is left as it was, bit for bit"
     _check_fit(epochs, schedule, runs, budget)
-    if getattr(self.loss_func, 'ranks_items', False):
-        raise TypeError(f"find_lr: {self.loss_func.__name__} needs what a callback draws, and find_lr calls none. Use learn.lr_find(), or try a few rates: 5e-3, 2e-2.")
+    if ranks_items(self.loss_func):
+        raise TypeError(f"find_lr: {unwrapped(self.loss_func).__name__} needs what a callback draws, and find_lr calls none. Use learn.lr_find(), or try a few rates: 5e-3, 2e-2.")
     if getattr(self, 'opt', None) is not None and len(getattr(getattr(self, 'recorder', None), 'values', None) or []):
         warnings.warn("find_lr: this learner has been fitted, so the rate found is one for going on with it, mostly far lower. "
                       "For a fit from the start, ask a new cf_learner.", stacklevel=2)

@@ -11,6 +11,7 @@ __all__ = ['USUAL', 'STEADY', 'BIASES', 'EVERY', 'RowDecay']
 import torch
 from fastai.callback.core import Callback
 from ..core import SIDES
+from .model import own_rows
 from .means import mean_biases,means_of,sparseness
 
 # %% ../../nbs/learn/01_row_decay.ipynb #84d912b5
@@ -44,9 +45,11 @@ class RowDecay(Callback):
         for side,start in zip(SIDES, mean_biases(means, model.y_range)):
             counts = dls.counts(side).clamp(min=1).double()
             more = ((USUAL / (counts * len(dls.train_ds))).sqrt() * noisy - 1).clamp(min=0).float()[:, None] * share # [rows, 1], in units of wd
-            table,bias = getattr(model, f'{side}_weight').weight,getattr(model, f'{side}_bias').weight
-            if len(table) != len(counts): continue # tables that have grown since
-            self._pulls += [(table, more.to(table), None), (bias, BIASES * more.to(table), start[:, None].to(table))]
+            factors,bias = getattr(model, f'{side}_weight'),getattr(model, f'{side}_bias')
+            if factors.num_embeddings != len(counts): continue # tables that have grown since
+            (table,own),(bias,_) = own_rows(factors),own_rows(bias)
+            more = more[own].to(table)
+            self._pulls += [(table, more, None), (bias, BIASES * more, start[own, None].to(table))]
 
     @torch.no_grad()
     def pull(self,

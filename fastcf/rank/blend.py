@@ -16,18 +16,19 @@ from torch import Tensor
 from ..core import ArgumentError,check_count,check_types,short_repr
 from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
+from ..learn.model import score_all
 from .baselines import Baseline
 from .best import top_scores
 from .evaluate import resampled_means
 from .metrics import ndcg,valid_frame
-from .topn import ranked_frame,strike_seen
+from .topn import ranked_frame,ranks_itself,strike_seen
 
 # %% ../../nbs/rank/11_blend.ipynb #b1e00005
 def _scorer(name, o):
-    "A function of users' rows to scores [b, items]: that of a recommender, or of a learner's choice model"
+    "A function of users' rows to scores [b, items]: that of a recommender, of a learner that was trained to rank, or of a learner's choice model"
     if callable(getattr(o, 'scores', None)) and hasattr(o, 'dls') and not isinstance(o, type): return o.scores
     if not isinstance(o, CFLearner): raise ArgumentError(f"{name}: expected recommenders with `scores(rows)` and `dls`, such as EASE(dls), or learners, whose choice model is taken, got {short_repr(o)}")
-    return lambda rows: o.choice.scores(rows)
+    return lambda rows: score_all(o.model, rows, len(o.dls.catalog.item)) if ranks_itself(o) else o.choice.scores(rows)
 
 def _same_rows(a, b): return a is b or a.user.ids.equals(b.user.ids) and a.item.ids.equals(b.item.ids)
 
@@ -35,7 +36,7 @@ class Blend(Baseline):
     "Standardised scores of several recommenders, added up"
     @check_types
     def __init__(self,
-        recommenders, # Several, of the same users and items: `EASE`, `MostPopular`, a sequence learner, any with `scores(rows)`; of other learners the choice model
+        recommenders, # Several, of the same users and items: `EASE`, `MostPopular`, a sequence learner, any with `scores(rows)`; of learners that were trained to rank their order, of others the choice model
         weights=None # How much each counts, by default all alike; see `choose_weights`
     ):
         if not isinstance(recommenders, (list, tuple)) or not recommenders: raise ArgumentError(f"recommenders: expected a list of them, got {short_repr(recommenders)}")

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from fastai.callback.core import Callback
-from ..core import check_count,check_shape,check_share,check_types
-from ..learn.learner import RANKING
-from ..learn.model import score_all
+from ..core import check_count,check_shape,check_share,check_types,short_repr
+from ..learn.learner import RANKING,unwrapped
+from ..learn.model import EmbeddingDotBias,require,score_all
+from .topn import strike_seen
 
 # %% ../../nbs/rank/07_losses.ipynb #76534b34
 def _ranks(f):
@@ -211,7 +212,7 @@ class Negatives(Callback):
         items:Tensor # Whose they are [b, 1 + n]
     ) -> Tensor: # [b, 1 + n]
         "Scores without the log of the chance that each item was drawn, where the loss is a softmax"
-        if not (self.log_q and self.loss_func is sampled_softmax_loss): return scores
+        if not (self.log_q and unwrapped(self.loss_func) is sampled_softmax_loss): return scores
         return scores - self.sampler.log_p[items].to(scores)
 
     def _score(self, users, items):
@@ -231,14 +232,41 @@ class Negatives(Callback):
 class FullSoftmax(Callback):
     "All items beside each choice: the softmax without sampling, for catalogues of up to some ten thousand"
     order = -5
+    @check_types
+    def __init__(self,
+        strike:bool=True, # Leave out of the question what else a user chose in training, as it is left out of lists
+        dropout:float=0., # Share of the users' factors that a batch does without
+        seed:int=0 # Seed of what it does without
+    ):
+        if not 0 <= dropout < 1: raise ValueError(f"dropout: expected a share from 0 up to 1, got {short_repr(dropout)}")
+        self.strike,self.dropout,self.generator = strike,dropout,torch.Generator().manual_seed(seed)
+
     def after_pred(self):
         users,items = self.xb
-        scores = score_all(self.model, users) if not self.training else self._all(users)
-        self.learn.pred = torch.cat([scores.gather(1, items[:, None]), scores.scatter(1, items[:, None], -torch.inf)], 1)
+        who,at = users.unique(return_inverse=True) # a user's scores serve all of their choices
+        scores = self._all(who) if self.training else score_all(self.model, who)
+        struck = self._struck(who, scores)
+        if unwrapped(self.loss_func) is sampled_softmax_loss: self.learn.pred = _against_all(scores, struck, at, items)
+        else: self.learn.pred = torch.cat([scores[at, items][:, None], scores.masked_fill(struck, -torch.inf)[at].scatter(1, items[:, None], -torch.inf)], 1)
+
+    def _struck(self, who, scores):
+        "What each user chose in training [u, items], none of it unless `strike`"
+        res = torch.zeros(scores.shape, device=scores.device)
+        if self.strike: strike_seen(res, who.cpu(), self.dls.seen)
+        return res < 0
 
     def _all(self, users):
         m = self.model
-        return m.user_weight(users) @ m.item_weight.weight.T + m.item_bias.weight.T
+        if not isinstance(m, EmbeddingDotBias): return require(m, 'score_all', 'FullSoftmax')(users)
+        x = m.user_weight(users)
+        if self.dropout: x = x * (torch.rand(x.shape, generator=self.generator) >= self.dropout).to(x) / (1 - self.dropout)
+        return x @ m.item_weight.weight.T + m.item_bias.weight.T
+
+def _against_all(scores, struck, at, items):
+    "The score of each choice, and one score that stands for all others, the log of the sum of their exponentials [b, 2]"
+    own,rest = scores[at, items],scores.masked_fill(struck, -1e4).logsumexp(1)[at]
+    share = (own - rest).clamp(max=0).exp() * ~struck[at, items] # of the choice itself, where it is among them
+    return torch.stack([own, rest + torch.log1p(-share.clamp(max=1 - 1e-6))], 1)
 
 # %% ../../nbs/rank/07_losses.ipynb #66aec630
 RANKING.update(loss=sampled_softmax_loss, callback=lambda: Negatives(Popular()), kinds=(Negatives, FullSoftmax))

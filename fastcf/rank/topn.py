@@ -22,7 +22,7 @@ from ..bayes.foldin import LISTS
 from .newcomers import lists_of_new
 from ..learn.pairs import check_interval,list_ranges
 from .choice import RANK_BY
-from ..learn.learner import CFLearner
+from ..learn.learner import CFLearner,ranks_items
 from ..learn.model import EmbeddingDotBias,require,score_all,score_pairs
 from .best import Products,joined,most_alike,shown_blocks,top_scores,top_values
 from .ials import has_ratings
@@ -56,10 +56,14 @@ def _choices(learn, items, min_ratings):
     return replace(c, item=c.item.ids.append(new), items=prior.df),torch.cat([out, out.new_zeros(len(new))])
 
 # %% ../../nbs/rank/03_topn.ipynb #58ff0a4f
+def ranks_itself(learn):
+    "Whether the model was trained to rank, and nobody asked for another choice model: then its own order is what it was trained for"
+    return ranks_items(learn.loss_func) and not (learn.has_choice and learn.learned.get('choice')[1])
+
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
-    own = getattr(learn.loss_func, 'ranks_items', False) and not (learn.has_choice and learn.learned.get('choice')[1]) # trained to rank: the model's own order is what it was trained for
+    own = ranks_itself(learn)
     can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
     if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
     check_choice('rank_by', rank_by, RANK_BY)

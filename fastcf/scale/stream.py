@@ -8,8 +8,9 @@ Docs: https://fastcf.github.io/fastcf/scale/stream.html.md"""
 __all__ = ['encode_ratings', 'StreamDL', 'MappedRatings', 'open_ratings']
 
 # %% ../../nbs/scale/02_stream.ipynb #251f72f7
-import inspect,json,mmap,os,shutil
+import ctypes,inspect,json,mmap,os,shutil
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -223,6 +224,9 @@ def _by_rows(rows, sizes, most):
     if part: yield rows[at:at+sum(part)],part
 
 # %% ../../nbs/scale/02_stream.ipynb #c4a20458
+_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if os.name == 'posix' else None # of glibc
+_trim = partial(_trim, 0) if _trim else lambda: None
+
 class MappedRatings(RatingsTable):
     "Ratings whose columns are files, mapped into memory"
     def __init__(self,
@@ -244,6 +248,7 @@ class MappedRatings(RatingsTable):
         "Give the pages that were read back to the operating system"
         if hasattr(mmap, 'MADV_DONTNEED'):
             for m in self.files: m.madvise(mmap.MADV_DONTNEED)
+        _trim() # what a window has left free lies between what a step still needs, and would add up
 
     def __getstate__(self):
         return {**RatingsTable(self.users.clone(), self.items.clone(), self.ratings.clone(), self.catalog).__getstate__(), 'files': []}

@@ -1,11 +1,11 @@
 "Two and three processes beside one: the same losses, tables, metrics and predictions; a process that dies ends the run"
-import os, socket, subprocess, sys
 import numpy as np, pandas as pd, pytest, torch
 import torch.distributed as dist
 from fastcf.scale import distributed
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
+from processes import start as processes_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='this PyTorch is built without gloo')]
 
@@ -59,16 +59,7 @@ for kind in kinds.split(','):
 torch.save(res, f'{out}.{rank}')
 '''
 
-def start(folder, processes, kinds):
-    "The processes of a run, as torchrun would start them"
-    (folder/'run.py').write_text(SCRIPT)
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    env = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
-    if processes > 1: env['WORLD_SIZE'] = str(processes)
-    return [subprocess.Popen([sys.executable, folder/'run.py', str(folder/f'run{processes}'), kinds], env=env | ({'RANK': str(r), 'LOCAL_RANK': str(r)} if processes > 1 else {}),
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(processes)]
+def start(folder, processes, kinds): return processes_of(folder, SCRIPT, processes, folder/f'run{processes}', kinds)
 
 KINDS = 'tables rows callbacks few stats engine accumulate'.split()
 
