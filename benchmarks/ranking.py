@@ -10,6 +10,8 @@ right item, `recall` is over min(10, right items); `value_ahead` is by how much 
 
 `--only gradient` (ten minutes) renews the rows of dot products that are trained to rank through the Learner: the full softmax (`softmax_learner`) and two losses that see 32 items beside each choice.
 
+`--only index` (ten minutes) writes `ranking_index`: the ten best of a million items for one user, exactly and by `ItemIndex`.
+
 `--only sequence` (three quarters of an hour of one core) renews the rows of models that read histories in order: SASRec without anything of fastcf, 64 wide, with two layers, a dropout of 0.4 and windows
 of 100, as was best for it on validation rows; ours with its defaults, chosen on each user's tenth to sixth last; and ours blended with the closed forms, whose settings and weights are chosen on the sixth
 to last. Three seeds; `ahead` is that of each user's mean over them, in *last* ahead of SASRec.
@@ -30,6 +32,8 @@ import fastcf.bayes.engines # `learn.sample_posterior`
 from fastcf.rank import sweeps
 from fastcf.rank.sweeps import choice_groups, start_choices, sweep_choices
 from fastcf.rank.fade import Fade
+from fastcf.rank.choice import ChoiceModel
+from fastcf.rank.nearest import ItemIndex
 from fastcf.scale.fused import FusedSGD
 from fastcf.rank.best import top_scores
 from fastcf.rank.topn import ranked_frame, strike_seen
@@ -219,13 +223,35 @@ def list_rates(users=20_000, items=50_000, drawn=8_000_000, parts=5, rounds=3):
     keep(res.assign(load=os.getloadavg()[0]), 'ranking_lists')
     print(f'Ten of {len(c.item):,} items, {len(c.user):,} users, {len(t):,} choices, 32 factors\n', res.round(2).to_string())
 
+def vectors(n, k, seed):
+    "Vectors of which some directions count more than others, as in learned ones: the j-th is drawn with deviation 1/√j"
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed)) / torch.arange(1, k + 1).sqrt()
+
+def one_list(items=1_000_000, k=64, users=1_000, tries=100):
+    "Milliseconds for the ten best items of one user, exactly and by an index, beside a pass over the items' vectors; the best of some users"
+    df = pd.DataFrame(dict(user=np.arange(items) % users, item=np.arange(items)))
+    learn = cf_learner(CFDataLoaders.from_df(df, rating_name=False, seed=0, valid_pct=0, device='cpu'), 1, seed=0)
+    learn.set_choice(ChoiceModel(vectors(users, k, 0), vectors(items, k, 1) * torch.rand(items, 1, generator=torch.Generator().manual_seed(2))))
+    ids,whole = learn.dls.catalog.user[np.arange(tries)],dict(exclude_seen=False)
+    best = lambda f: min(seconds(partial(f, o), 1, warm=False) for o in ids[:20]) * 1e3
+    rows = {'a pass over the vectors': dict(ms=best(lambda _: learn.choice.items.sum())), 'exact': dict(ms=best(lambda o: learn.recommend(o, **whole)))}
+    index,build = timed(ItemIndex, learn)
+    for breadth in (128, 256, 512, 1024):
+        index.graph.expansion_search = breadth
+        rows[f'index, {breadth} in view'] = dict(ms=best(lambda o: index.recommend(o, **whole)), recall=index.recall(list(ids), **whole), build=build)
+    res = pd.DataFrame(rows).T
+    res['passes'],res['times as fast as exact'] = res.ms / res.ms.iloc[0],res.ms['exact'] / res.ms
+    keep(res.assign(load=os.getloadavg()[0]), 'ranking_index')
+    print(f'Ten of {items:,} items of {k} factors for one user\n', res.round(3).to_string())
+
 def main(argv=()):
     parser = argparse.ArgumentParser()
-    parser.add_argument('--only', choices=['lists', 'gradient', 'speed', 'sequence'])
+    parser.add_argument('--only', choices=['lists', 'gradient', 'speed', 'index', 'sequence'])
     parser.add_argument('--choices', type=int, default=500_000)
     args = parser.parse_args(argv)
     torch.set_num_threads(1); warnings.simplefilter('ignore')
     if args.only in (None, 'speed'): speed(args.choices); list_rates()
+    if args.only in (None, 'index'): one_list()
     if args.only in (None, 'lists'): quality()
     if args.only in (None, 'gradient'): shown(renewed(gradient_rows(load_ml100k())))
     if args.only in (None, 'sequence'): shown(renewed(sequence_rows(load_ml100k())))

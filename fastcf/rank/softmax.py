@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from fastcore.basics import ifnone
 from fastcore.foundation import L
 from ..core import check_count,check_types
@@ -37,16 +38,20 @@ class UserDL(RatingsDL):
         self.who = (self.groups.starts.diff() > 0).nonzero()[:, 0]
         self.n = len(self.who)
 
+    def get_idxs(self):
+        "Positions of the rows, user by user, in the order of the next epoch"
+        who,starts = self.who[super().get_idxs()],self.groups.starts
+        return self.groups.order[ranges(starts[who], starts[who + 1] - starts[who])]
+
     def create_batches(self,
-        samps # Positions among the users with rows
+        samps # Positions of rows, those of a user together
     ): # Batches, one after the other
-        "Cut the rows of the users at `samps` into batches"
+        "Cut the rows at `samps` into batches, between users"
         idxs = samps if isinstance(samps, Tensor) else torch.tensor(list(samps), dtype=torch.int64)
-        if self.drop_last: idxs = idxs[:len(idxs) // self.bs * self.bs]
+        if len(idxs) == 0: return
+        batch = F.pad(self.dataset.users[idxs].diff() != 0, (1, 0)).cumsum(0) // self.bs # of each row
         table = self.dataset.on(self.device if self.table_device is None else self.table_device)
-        for part in idxs.split(self.bs) if len(idxs) else ():
-            who,starts = self.who[part],self.groups.starts
-            rows = self.groups.order[ranges(starts[who], starts[who + 1] - starts[who])]
+        for rows in idxs.split(torch.bincount(batch).tolist())[:len(self) if self.drop_last else None]:
             yield tuple(o if self.device is None else o.to(self.device) for o in table[rows.to(table.users.device)])
 
 # %% ../../nbs/rank/07_softmax.ipynb #50f70008

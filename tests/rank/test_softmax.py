@@ -43,6 +43,12 @@ def test_order_of_batches_has_a_seed_and_moves_on(dls):
     assert first(UserDL(dls.train_ds, 5)) == sorted(first(UserDL(dls.train_ds, 5)))
     assert len(list(UserDL(dls.train_ds, 7, drop_last=True))) == len(dls.train_ds.users.unique()) // 7
 
+def test_what_reads_rows_itself_finds_all_of_them(dls):
+    idxs = UserDL(dls.train_ds, 4, shuffle=True, seed=0).get_idxs()
+    assert idxs.sort().values.tolist() == list(range(len(dls.train_ds)))
+    who = dls.train_ds.users[idxs]
+    assert int((who.diff() != 0).sum()) + 1 == len(who.unique()) # those of a user together
+
 def test_ratings_become_weights_and_weights_stay(dls):
     rows = user_loaders(dls, lowest=.2)
     r,w = dls.train_ds.ratings,rows.train_ds.ratings
