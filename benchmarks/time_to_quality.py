@@ -8,8 +8,10 @@ of eleven rates for `collab_learner`. `--only fastcf` runs the ways with that in
 import argparse, contextlib, io, os, sys, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.collab import CollabDataLoaders, collab_learner
+from fastai.collab import TabularCollab, collab_learner
+from fastai.data.block import TransformBlock
 from fastai.data.transforms import IndexSplitter
+from fastai.tabular.core import Categorify
 from fastcf.bayes.engines import ALS
 from fastcf.learn.learner import cf_learner
 from fastcf.scale.fused import FusedSGD
@@ -39,7 +41,10 @@ def gibbs_way(budget, k=10):
 
 def fastai_way(budget, bs=64):
     df,test,_ = ml100k()
-    dls = CollabDataLoaders.from_df(df, splitter=IndexSplitter(test), bs=bs, device=torch.device('cpu'))
+    splits = IndexSplitter(test)(df) # from_df would split at random, whatever splitter it is given
+    to = TabularCollab(df, [Categorify], ['user', 'item'], y_names=['rating'], y_block=TransformBlock(), splits=splits)
+    dls = to.dataloaders(bs=bs, device=torch.device('cpu'))
+    assert len(dls.train_ds) == 90_000
     learn = collab_learner(dls, n_factors=50, y_range=Y)
     start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()), learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(budget, 5e-3, wd=.1)

@@ -17,7 +17,7 @@ from ..core import SIDES,RatingsError,UnknownIdError,id_repr
 from ..data.vocab import Vocab
 from ..data.checks import describe_fault
 from ..data.loaders import CFDataLoaders,RatingsTable
-from ..learn.model import EmbeddingDotBias
+from ..learn.model import EmbeddingDotBias,is_bilinear
 from ..learn.learner import CFLearner
 from .row_likelihood import RowLikelihood
 from .belief import Belief,last_of_pairs
@@ -30,7 +30,8 @@ def check_growth(
 ):
     "Raise where ratings cannot become rows of the tables"
     if not isinstance(learn.model, EmbeddingDotBias):
-        raise TypeError(f"ratings: only the tables of EmbeddingDotBias can grow, and this is a {type(learn.model).__name__}. Use fold_in.")
+        raise TypeError(f"ratings: only the tables of EmbeddingDotBias can grow, and this is a {type(learn.model).__name__}. "
+                        + ("Use fold_in." if is_bilinear(learn.model) else "Make loaders with the new rows in them, and fit again."))
     if isinstance(ratings, (dict, pd.Series)): raise TypeError("ratings: a dictionary does not say whose ratings these are. Pass a frame.")
     if isinstance(ratings, pd.DataFrame) and not len(ratings):
         raise RatingsError([describe_fault('ratings', "the table is empty", "Pass at least one rating of each new row")])

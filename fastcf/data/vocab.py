@@ -71,7 +71,9 @@ def why_unknown(self:Vocab,
     "What is probably wrong with unknown `ids`"
     num,text = self.ids.dtype.kind in 'iuf',isinstance(ids[0], str)
     if num and text: return f"They are text and the ids of {self.name!r} are numbers: pass numbers."
-    if not num and not text: return f"They are not text and the ids of {self.name!r} are: pass str(id)."
+    if not num and not text:
+        fix = 'pass str(id)' if isinstance(ids[0], (int, float, np.number)) else f'pass one text for each, such as {id_repr(self.ids[0])}'
+        return f"They are not text and the ids of {self.name!r} are: {fix}."
     return f"There are {len(self):,} known ids, such as {id_repr(self.ids[0])}."
 
 # %% ../../nbs/data/01_vocab.ipynb #50700a1e

@@ -242,7 +242,7 @@ def undo(self:Interview):
 def recommend(self:Interview,
     k:int=10, # Items
     min_ratings:int=1, # Leave out items with fewer training ratings
-    rank_by:str='value', # 'value', 'rating', or 'chance', that such a person comes to see it
+    rank_by:str|None=None, # 'value' (default), 'rating', or 'chance', that such a person comes to see it
     interval:float|None=None # Share of ratings that should fall between `low` and `high`, such as 0.9
 ) -> pd.DataFrame: # rank from 1, item, title if there is one, value, chance, prediction, std (of the rating that would be given), and `low` and `high` where asked for
     "The best items, as far as is known"
@@ -250,7 +250,7 @@ def recommend(self:Interview,
     b = self.beliefs()
     rating,chance = b.taste.expected()[0],b.seen[0]
     by = dict(value=chance * worth(rating, *self.teach.rating_range), chance=chance, rating=rating)
-    best = settle(by[check_choice('rank_by', rank_by, RANK_BY)]).masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
+    best = settle(by[check_choice('rank_by', 'value' if rank_by is None else rank_by, RANK_BY)]).masked_fill(self.teach.counts < max(1, min_ratings), -torch.inf)
     seen = [i for i,v in self.split_topics(self.replies)[0].items() if v is not None]
     if seen: best[self.catalog.item.rows(seen)] = -torch.inf
     best,top = top_scores(best[None], check_count('k', k))

@@ -36,6 +36,8 @@ class RowDecay(Callback):
     ):
         "Work out how hard each row is pulled, and where to"
         model,dls,self._pulls = learn.model,learn.dls,[]
+        if not all(hasattr(model, o) for o in ('user_weight', 'item_weight', 'user_bias', 'item_bias', 'y_range')):
+            raise TypeError(f"RowDecay: pulls at the tables of EmbeddingDotBias, and this is a {type(model).__name__}. Leave it out, and pass wd.")
         if not hasattr(dls, 'catalog') or getattr(dls, 'train_ds', None) is None or len(dls.train_ds) == 0: return # loaders of another library
         if (share := sparseness(dls)) == 0: return
         means = getattr(learn, 'means', None) or means_of(dls)

@@ -260,6 +260,12 @@ class SequenceLearner(CFLearner):
     def fold_in(self, *args, **kwargs):
         "Not of a sequence model: `recommend(history=...)`"
         _no_histories('fold_in')
+    def add_ratings(self, *args, **kwargs):
+        "Not of a sequence model: histories are asked with, see `recommend`"
+        _no_histories('add_ratings')
+    def add_users(self, *args, **kwargs):
+        "Not of a sequence model: histories are asked with, see `recommend`"
+        _no_histories('add_users')
     def find_lr(self, *args, **kwargs):
         "Not of a sequence model: `lr_find`"
         raise TypeError("find_lr: counts rows, and here a batch holds windows. Take fastai's learn.lr_find().")

@@ -139,22 +139,24 @@ def _each_of_rows(learn, weight, f):
 def _settle(learn):
     if hasattr(learn.opt, 'settle'): learn.opt.settle()
 
+def _cut_table(learn, table):
+    together(dist.broadcast, table.weight.data, 0)
+    whole = table.weight.data
+    new = ShardedEmbedding(table)
+    table.weight.data = whole # for a moment, so that state can be told by its length
+    _each_of_rows(learn, table.weight, lambda o: o[new.own].clone())
+    return new
+
 def _cut(learn):
-    "Cut the whole tables of a learner, those of process 0; a list of what was cut"
+    "Cut the whole tables of a learner, those of process 0; (module, name) of each place where one was"
+    places = [(parent, name, table) for parent in learn.model.modules() if not isinstance(parent, ShardedEmbedding)
+              for name,table in parent._modules.items() if type(table) in (nn.Embedding, RowEmbedding)]
+    tables = list(dict.fromkeys(t for *_,t in places)) # one table may have two names
+    if len({id(t.weight) for t in tables}) < len(tables): raise ValueError("sharded: two tables of this model share their weights. Use one table under two names, or data_parallel.")
     _settle(learn)
-    cut = []
-    for parent in list(learn.model.modules()):
-        if isinstance(parent, ShardedEmbedding): continue
-        for name,table in parent.named_children():
-            if type(table) not in (nn.Embedding, RowEmbedding): continue
-            together(dist.broadcast, table.weight.data, 0)
-            whole,n = table.weight.data,len(table.weight)
-            new = ShardedEmbedding(table)
-            table.weight.data = whole # for a moment, so that state can be told by its length
-            _each_of_rows(learn, table.weight, lambda o: o[new.own].clone())
-            setattr(parent, name, new)
-            cut.append((parent, name))
-    return cut
+    cut = {t: _cut_table(learn, t) for t in tables}
+    for parent,name,table in places: setattr(parent, name, cut[table])
+    return [(parent, name) for parent,name,_ in places]
 
 def _is_number(v): return isinstance(v, (bool, int, float)) or isinstance(v, Tensor) and v.ndim == 0
 
@@ -167,12 +169,12 @@ def _share_numbers(state, device):
 def _put_together(learn, cut):
     "Make tables whole again, in every process"
     _settle(learn)
-    for parent,name in cut:
-        new = getattr(parent, name)
+    tables = [getattr(parent, name) for parent,name in cut]
+    for new in dict.fromkeys(tables):
         _each_of_rows(learn, new.table.weight, new.gather)
         if learn.opt is not None: _share_numbers(_states(learn.opt)[new.table.weight], new.table.weight.device)
         new.table.num_embeddings = new.num_embeddings
-        setattr(parent, name, new.table)
+    for (parent,name),new in zip(cut, tables): setattr(parent, name, new.table)
 
 # %% ../../nbs/scale/04_sharded.ipynb #bd922a00
 class ShardedTables(DataParallel):

@@ -169,7 +169,7 @@ def _interview(r, state, replies, about, proxies, page_size, pages, k, rank_by, 
     if state is not None and iv.open_page is not None: iv.answer(replies)
     page = iv.next_page()
     return dict(state=iv.to_json(), page=[] if page is None else records(page.drop(columns='reply', errors='ignore')), done=page is None, number=iv.page_count + (page is not None), pages=iv.pages,
-                choices=_choices(r), recommendations=records(iv.recommend(k, rank_by=rank_by or 'value', interval=interval)))
+                choices=_choices(r), recommendations=records(iv.recommend(k, rank_by=rank_by, interval=interval)))
 
 ANSWERS = {'/predict': _predict, '/recommend': _recommend, '/similar': _similar, '/fold-in': _fold_in, '/interview': _interview}
 

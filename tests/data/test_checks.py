@@ -323,7 +323,7 @@ def test_vocab_takes_tensors_and_scalars():
     v = Vocab([30, 10, 20])
     assert v[torch.tensor(1)] == 20 and v[2] == 30 and v[torch.tensor([2, 0])].tolist() == [30, 10] and 20 in v and 25 not in v
 
-@pytest.mark.parametrize('known,asked,words', [([1, 2], ['1'], 'They are text'), (['1', '2'], [1], 'pass str'), ([1, 2], [3, 4, 3], '2 unknown ids: 3, 4'), ([1, 2], [np.nan], 'nan'),
+@pytest.mark.parametrize('known,asked,words', [([1, 2], ['1'], 'They are text'), (['1', '2'], [1], 'pass str'), (['1', '2'], [('1', 2)], "pass one text for each, such as '1'"), ([1, 2], [3, 4, 3], '2 unknown ids: 3, 4'), ([1, 2], [np.nan], 'nan'),
                                                (list(range(9)), list(range(9, 29)), '20 unknown ids: 9, 10, 11, 12, 13, ...')])
 def test_unknown_ids_are_named(known, asked, words):
     with pytest.raises(UnknownIdError) as e: Vocab(known, 'user').encode(asked)

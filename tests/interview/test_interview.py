@@ -138,6 +138,7 @@ def test_later_replies_count_and_seen_is_not_recommended(world):
 def test_lists_are_by_value_or_by_either_part_of_it(world):
     iv = Interview(world['teach']).answer({1: 5, 2: None, 3: 1})
     lists = {o: iv.recommend(200, rank_by=o) for o in ('value', 'rating', 'chance')}
+    pd.testing.assert_frame_equal(lists['value'], iv.recommend(200, rank_by=None)) # as everywhere else
     for by,column in (('value', 'value'), ('rating', 'prediction'), ('chance', 'chance')):
         shown = lists[by][column].to_numpy()
         assert (np.diff(shown) <= 2e-5).all() and set(lists[by].item) == set(lists['value'].item)

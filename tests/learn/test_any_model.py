@@ -202,3 +202,14 @@ def test_an_exported_learner_takes_no_ratings_along(dls, tmp_path):
     l = cf_learner(dls, 5, seed=0)
     l.baselines()
     assert '_means' not in l.__getstate__()
+
+@pytest.mark.parametrize('name', MODELS)
+def test_advice_for_other_models_is_advice_that_works(dls, name):
+    "What says to use fold_in is followed by a fold_in; a callback for our tables says that these are others"
+    import fastcf.bayes.growth
+    l,new = cf_learner(dls, model=MODELS[name], seed=0),pd.DataFrame(dict(user=[999], item=[dls.catalog.item[0]], rating=[4.]))
+    for grow in (l.add_ratings, l.add_users, l.add_items):
+        with pytest.raises(TypeError) as e: grow(new)
+        if 'fold_in' in str(e.value): l.fold_in({dls.catalog.item[0]: 4.})
+        else: assert 'fit again' in str(e.value)
+    with l.no_bar(), l.no_logging(), pytest.raises(TypeError, match='RowDecay: pulls at the tables'): l.fit(1, cbs=RowDecay())

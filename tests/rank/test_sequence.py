@@ -255,3 +255,10 @@ def test_faults_of_blends(dls, learn, df):
     for w in ((1,), ('a', 'b'), (1, float('nan')), (0, 0)):
         with pytest.raises(ValueError, match='weights'): Blend([EASE(dls), learn], w)
     with pytest.raises(ValueError, match='training rows'): choose_weights([EASE(dls), learn], df.assign(user='nobody'))
+
+@pytest.mark.parametrize('method', ['fold_in', 'add_ratings', 'add_users', 'predict'])
+def test_what_needs_factors_of_people_says_how_newcomers_are_asked_about(df, method):
+    learn = trained(loaders(df), epochs=1)
+    new = pd.DataFrame(dict(user=['new'], item=[0], timestamp=[9_999]))
+    with pytest.raises(TypeError, match=rf'{method}: .*recommend\(history=') : getattr(learn, method)(new)
+    assert len(learn.recommend(history=new, k=3))

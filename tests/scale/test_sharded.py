@@ -100,6 +100,26 @@ def repeated():
                 except (RuntimeError, ValueError) as e: faults.append(str(e))
     return dict(got=got.detach(), grad=grad, faults=faults)
 
+class Twice(nn.Module):
+    "A table under two names, beside one that is not cut by rows alone"
+    def __init__(self, users, items):
+        super().__init__()
+        self.likes = self.again = get_embeddings(users, 4)
+        self.item,self.out = get_embeddings(items, 4),nn.Linear(4, 1)
+    def forward(self, users, items): return self.out(self.likes(users) * self.item(items) + self.again(users)).squeeze(1)
+
+def twice():
+    make = lambda d: Twice(len(d.catalog.user), len(d.catalog.item))
+    learn = cf_learner(loaders(), model=make, seed=0)
+    with learn.sharded(timeout=200): losses = fitted(learn, 2)[0]
+    res = dict(losses=losses, tables=tables(learn), same=learn.model.likes is learn.model.again)
+    learn.model.again = nn.Embedding(*learn.model.likes.weight.shape)
+    learn.model.again.weight = learn.model.likes.weight
+    try:
+        with learn.sharded(timeout=200): pass
+    except ValueError as e: res['fault'] = str(e)
+    return res
+
 def never_whole():
     "Tables that no process ever has whole"
     dls = loaders(3001, 2003, 4000, bs=32)
@@ -137,7 +157,7 @@ torch.save(res, f'{out}/{kinds[:4]}{world}.{rank}')
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='this PyTorch is built without gloo')]
 OPTS = 'dense rows adagrad sgd clip'.split()
-KINDS = [*OPTS, 'means', 'few', 'repeated', 'never_whole']
+KINDS = [*OPTS, 'means', 'few', 'repeated', 'twice', 'never_whole']
 SAVED = 'dense', 'rows', 'adagrad'
 
 @pytest.fixture(scope='module')
@@ -189,6 +209,14 @@ def test_fewer_rows_than_processes_and_batches_of_one_owner(runs, world):
         for o in (r['few'][kind] for r in runs[world]):
             _close(o['losses'], one['losses'], 1e-4)
             _close(o['first'], one['first'], 1e-3)
+            for a,b in zip(o['tables'], one['tables']): torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+
+def test_a_table_under_two_names_beside_a_layer(runs):
+    one = runs[1][0]['twice']
+    for world in (2, 3):
+        for o in (r['twice'] for r in runs[world]):
+            assert o['same'] and 'two tables of this model share their weights' in o['fault']
+            _close(o['losses'], one['losses'], 1e-4)
             for a,b in zip(o['tables'], one['tables']): torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
 
 def test_repeated_rows_and_refusals(runs):
