@@ -11,7 +11,7 @@ import numpy as np, pandas as pd, torch
 from fastai.collab import TabularCollab, collab_learner
 from fastai.data.block import TransformBlock
 from fastai.data.transforms import IndexSplitter
-from fastai.tabular.core import Categorify
+from fastai.tabular.core import Categorify, TabDataLoader
 from fastcf.bayes.engines import ALS
 from fastcf.learn.learner import cf_learner
 from fastcf.scale.fused import FusedSGD
@@ -39,11 +39,12 @@ def gibbs_way(budget, k=10):
     seconds = time.process_time() - start
     return seconds,rmse(post.predict(c.user[v.users.numpy()], c.item[v.items.numpy()]).prediction, v.ratings.numpy())
 
-def fastai_way(budget, bs=64):
+def fastai_way(budget, bs=64, dl_type=None):
+    "As users meet it: its loader draws rows with replacement, some 63 % of them an epoch. `TabDataLoader` takes each row once"
     df,test,_ = ml100k()
     splits = IndexSplitter(test)(df) # from_df would split at random, whatever splitter it is given
     to = TabularCollab(df, [Categorify], ['user', 'item'], y_names=['rating'], y_block=TransformBlock(), splits=splits)
-    dls = to.dataloaders(bs=bs, device=torch.device('cpu'))
+    dls = to.dataloaders(bs=bs, device=torch.device('cpu'), **({} if dl_type is None else dict(dl_type=dl_type)))
     assert len(dls.train_ds) == 90_000
     learn = collab_learner(dls, n_factors=50, y_range=Y)
     start = time.process_time()
@@ -76,7 +77,8 @@ def myfm_way(budget, rank=10):
 
 WAYS = {'fastcf batches, bs 512': (lambda b: learner_way(b, y_range=Y), (2, 3, 4, 5, 7)), 'fastcf FusedSGD': (lambda b: learner_way(b, cbs=FusedSGD, y_range=Y), (3, 5, 8, 10, 15, 20)),
         'fastcf ALS': (lambda b: learner_way(b, cbs=lambda: ALS(8.), factor_count=10), (2, 4, 8)), 'fastcf Gibbs': (gibbs_way, (5, 10, 20, 40, 80, 150)),
-        'fastai collab_learner, bs 64': (fastai_way, (2, 3, 5)), 'Surprise SVD': (surprise_way, (20, 60)), 'Surprise SVD++': (lambda b: surprise_way(b, 'SVDpp'), (20,)),
+        'fastai collab_learner, bs 64': (fastai_way, (2, 3, 5)), 'fastai, each row once': (lambda b: fastai_way(b, dl_type=TabDataLoader), (2, 3, 5)),
+        'Surprise SVD': (surprise_way, (20, 60)), 'Surprise SVD++': (lambda b: surprise_way(b, 'SVDpp'), (20,)),
         'myfm': (myfm_way, (5, 10, 20, 40, 80, 200))}
 
 def plot(df):

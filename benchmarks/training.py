@@ -1,11 +1,12 @@
 """How fast fastcf trains, beside its peers in the same run.
 
-`python -m benchmarks.training` prints three tables. Seconds are processor time on one thread, so that other work on the machine disturbs them
+`python -m benchmarks.training` prints four tables. Seconds are processor time on one thread, so that other work on the machine disturbs them
 less; what stands in the tables is the quickest tenth of what was measured, and ratios are what to look at.
 
 1. Ratings a second of whole epochs through a full Learner: fastai's `collab_learner` and `cf_learner` at three batch sizes, `FusedSGD`, and a bare compiled loop.
 2. A step through a full Learner at 1,024 ratings, tables of three sizes, dense Adam and row-wise optimizers.
 3. 90/10 RMSE of `FusedSGD` and of the batch loop, five seeds. The settings were chosen on parts of the 90 % that train.
+4. Choices: what one costs in batches, in `FusedSGD` and in implicit's BPR, and NDCG@10 of each person's last film after 15 epochs.
 """
 import argparse, contextlib, io, os, sys, time
 import numpy as np, pandas as pd, torch
@@ -14,8 +15,11 @@ from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.data.transforms import IndexSplitter
 from fastcf.data.loaders import Catalog, CFDataLoaders, RatingsDL, RatingsTable
 from fastcf.data.sources import load_ml100k
+from fastcf.data.splits import LeaveLastOutSplitter
 from fastcf.data.vocab import Vocab
 from fastcf.learn.learner import cf_learner
+from fastcf.rank.losses import Negatives, Popular, bpr_loss, sampled_softmax_loss
+from fastcf.rank.metrics import ndcg, valid_frame
 from fastcf.scale.fused import FusedSGD
 from fastcf.scale.rowwise import RowwiseAdagrad, RowwiseAdam, RowwiseSGD
 from benchmarks import keep
@@ -134,13 +138,47 @@ def accuracy():
     keep(df, 'training_accuracy')
     print('90/10 RMSE, 50 factors; batches: bs 512, 5 epochs of one cycle, rate 5e-3\n', df.assign(difference=df.FusedSGD - df.batches).round(4).to_string(), '\n', df.mean().round(4).to_dict(), '\n')
 
+def choice_ways():
+    "What is compared with each choice, and by which loss"
+    yield 'sampled softmax, 16 beside each',sampled_softmax_loss,16
+    yield 'BPR, one beside each',bpr_loss,1
+
+def choices(epochs=15):
+    df = load_ml100k().ratings
+    dls = CFDataLoaders.from_df(df, rating_name=False, splitter=LeaveLastOutSplitter(time_name='timestamp'), bs=512, seed=0, device='cpu')
+    rows,last,n = {},valid_frame(dls),len(dls.train_ds)
+    def put(name, seconds, lists): rows[name] = {'µs a choice': 1e6 * seconds / epochs / n, 'NDCG@10': ndcg(lists, last, 10)}
+    for what,loss,count in choice_ways():
+        for who in ('batches', 'FusedSGD'):
+            learn = cf_learner(dls, 50, loss_func=loss, cbs=Negatives(Popular(count)), seed=0)
+            quiet_fit(learn, 1, cbs=FusedSGD()) if who == 'FusedSGD' else None # compiled now
+            learn = cf_learner(dls, 50, loss_func=loss, cbs=Negatives(Popular(count)), seed=0)
+            timer = TrainTimer(time.process_time)
+            with contextlib.redirect_stdout(io.StringIO()), learn.no_bar(), learn.no_logging():
+                learn.fit(epochs, cbs=[FusedSGD(), timer]) if who == 'FusedSGD' else learn.fit_one_cycle(epochs, 2e-2, cbs=timer)
+            put(f'{who}, {what}', sum(timer.seconds), learn.recommend(k=10))
+    peer_choices(dls, put, epochs)
+    res = pd.DataFrame(rows).T
+    keep(res, 'training_choices')
+    print(f'{n:,} choices, 50 factors, {epochs} epochs; implicit: its rate of .05, penalty .01\n', res.round(4).to_string(), '\n')
+
+def peer_choices(dls, put, epochs):
+    from implicit.bpr import BayesianPersonalizedRanking
+    from scipy.sparse import csr_matrix
+    t,c = dls.train_ds,dls.catalog
+    seen = csr_matrix((np.ones(len(t), 'f'), (t.users.numpy(), t.items.numpy())), shape=(len(c.user), len(c.item)))
+    model,start = BayesianPersonalizedRanking(factors=50, iterations=epochs, learning_rate=.05, random_state=0, num_threads=1),time.process_time()
+    model.fit(seen, show_progress=False)
+    seconds,(items,_) = time.process_time() - start,model.recommend(np.arange(len(c.user)), seen, 10)
+    put('implicit BPR, one beside each', seconds, pd.DataFrame(dict(user=np.repeat(c.user.ids, 10), item=c.item.ids[items.ravel()], rank=np.tile(np.arange(1, 11), len(c.user)))))
+
 def main(argv=()):
     parser = argparse.ArgumentParser()
-    parser.add_argument('--only', choices=['rates', 'steps', 'accuracy'])
+    parser.add_argument('--only', choices=['rates', 'steps', 'accuracy', 'choices'])
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     print(f'load of the machine: {os.getloadavg()[0]:.1f}')
-    for name,f in dict(rates=rates, steps=steps, accuracy=accuracy).items():
+    for name,f in dict(rates=rates, steps=steps, accuracy=accuracy, choices=choices).items():
         if args.only in (None, name): f()
 
 if __name__ == '__main__': main(sys.argv[1:])

@@ -59,7 +59,6 @@ def step_choices(users, rows, slopes, tables, sums, decays, lr, decay_bias, cent
 # %% ../../nbs/scale/00_compare.ipynb #09afb23e
 class Compared:
     "Steps on choices by the loss of a learner, beside what its `Negatives` draw"
-    block = 512 # choices whose slopes are found at a time
     def __init__(self,
         learn # A learner whose loss ranks
     ):
@@ -70,6 +69,7 @@ class Compared:
         self.negatives,self.loss,self.model,self.table = found[0],learn.loss_func,learn.model,learn.dls.train_ds
         self.weights = torch.ones(len(self.table)) if self.table.ratings is None else self.table.ratings
         self.mean = float(self.weights.mean())
+        self.block = min(2048, max(64, len(self.table) // 64)) # choices whose slopes are found at a time: the more, the quicker; the fewer, the fresher
 
     def __call__(self,
         order, # Row numbers of choices [n]
