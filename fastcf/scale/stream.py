@@ -35,6 +35,7 @@ def _arrow():
 
 def _columns_of(files, names):
     "Names of the columns of users, items and ratings, found in the first rows as in a frame"
+    if names[2] is False: raise TypeError("rating_name: what is streamed has ratings. Read interactions whole: from_parquet(path, rating_name=False), without a folder.")
     with _arrow()[2].ParquetFile(files[0]) as table:
         some = next(table.iter_batches(1000), None)
         return find_columns((table.schema_arrow.empty_table() if some is None else some).to_pandas(), *names)

@@ -276,3 +276,10 @@ def test_means_of_rows_on_disk_are_those_in_memory(tmp_path, monkeypatch):
     got = means_of(dls)
     torch.testing.assert_close(got.user, want.user); torch.testing.assert_close(got.item, want.item)
     assert got.damping == pytest.approx(want.damping) and got.mean == pytest.approx(float(t.ratings.mean()))
+
+def test_interactions_are_sent_to_where_they_are_read(tmp_path):
+    write(frame(), tmp_path/'in')
+    for f in (lambda: CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', rating_name=False), lambda: encode_ratings(tmp_path/'in', tmp_path/'out', rating_name=False),
+              lambda: CFDataLoaders.stream_parquet(tmp_path/'in', tmp_path/'out', rating_name=False)):
+        with pytest.raises(TypeError, match=r'rating_name: .*without a folder'): f()
+    assert CFDataLoaders.from_parquet(tmp_path/'in', rating_name=False, device='cpu').is_interactions
