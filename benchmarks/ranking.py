@@ -25,7 +25,7 @@ from benchmarks.scale import skewed_ratings
 import numpy as np, pandas as pd, torch
 from scipy import sparse
 from fastcf.data.sources import load_ml100k
-from fastcf.data.loaders import CFDataLoaders
+from fastcf.data.loaders import CFDataLoaders, RatingsDL
 from fastcf.learn.learner import cf_learner
 import fastcf.learn.predict
 import fastcf.bayes.engines # `learn.sample_posterior`
@@ -95,6 +95,14 @@ def by_gradient(dls, seed, loss='full softmax', epochs=30, lowest=1., wd=.5, **k
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs)
     return learn
 
+def by_fused(dls, seed, epochs=10, lowest=1., wd=.02, factor_count=64):
+    "The same model, choice by choice in compiled code: the sampled softmax with 32 popular items beside each"
+    rows = user_loaders(dls, 64, lowest, seed)
+    train = RatingsDL(rows.train_ds, bs=512, shuffle=True, seed=seed, device='cpu') # in any order, not user by user
+    learn = cf_learner(CFDataLoaders(train, rows.valid, histories=dls.histories, device='cpu'), factor_count, cbs=Negatives(Popular(32, seed=seed)), seed=seed)
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=FusedSGD(wd=wd))
+    return learn
+
 def grid(make, **axes):
     "Every combination of settings"
     res = [{}]
@@ -107,7 +115,8 @@ OURS = dict(factor_count=(32, 64), unobserved=(.1, .3), lowest=(.5, 1.))
 LAST = {'most popular': [popular], 'implicit BPR': BPR, 'implicit iALS': IMPLICIT, 'EASE': grid(ease, penalty=(100., 300., 1000.)), 'fastcf IALS': grid(chances, recency=(None,), **OURS)}
 SAMPLED = dict(epochs=(8,), lowest=(.5,), wd=(.1, 1.))
 GRADIENT = {'fastcf gradient, full softmax': grid(by_gradient, factor_count=(64, 128), dropout=(0., .5), strike=(True, False), lowest=(.2, 1.)),
-            **{f'fastcf gradient, {o}': grid(by_gradient, loss=(o,), **SAMPLED) for o in ('BPR', 'gBCE')}}
+            **{f'fastcf gradient, {o}': grid(by_gradient, loss=(o,), **SAMPLED) for o in ('BPR', 'gBCE')},
+            'fastcf gradient, FusedSGD': grid(by_fused, epochs=(10, 20), lowest=(.2, 1.), wd=(.02, .05))}
 FIVE = {'fastcf gradient, full softmax': grid(by_gradient, factor_count=(64,), dropout=(0., .5), lowest=(.2, 1.))}
 TIMED = {'fastcf IALS, fading': grid(chances, recency=('auto',), unobserved=(.1, .3), lowest=(.5, 1.)),
          'fastcf EASE, windows, fading': grid(ease, window=(10, 20, 40), fade=(Fade(5.), Fade(10.), Fade(20.)))}

@@ -27,6 +27,7 @@ from .metrics import HitRate,NDCG
 # %% ../../nbs/rank/07_softmax.ipynb #50f70005
 class UserDL(RatingsDL):
     "Batches of all rows of some users: users int64 [b], items int64 [b], ratings or weights float32 [b]"
+    keeps_together = True # rows of a user; who steps row by row shuffles them
     def __init__(self,
         dataset:RatingsTable, # The rows
         bs:int=64, # Users a batch

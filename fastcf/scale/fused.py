@@ -15,6 +15,7 @@ import torch
 from ..core import SIDES,check_count,check_types,compiled,short_repr
 from torch import nn
 from torch.nn import functional as F
+from ..learn.learner import ranks_items
 from ..bayes.engines import EpochEngine
 from .compare import Compared
 
@@ -84,7 +85,7 @@ class FusedSGD(EpochEngine):
     def check(self):
         super().check()
         f = self.learn.loss_func
-        self.ranks = getattr(getattr(f, 'func', f), 'ranks_items', False)
+        self.ranks = ranks_items(f)
         squared = isinstance(getattr(f, 'func', f), nn.MSELoss) or f is F.mse_loss
         if not self.ranks and (self.dls.is_interactions or not squared):
             raise ValueError(f"loss_func: FusedSGD knows the squared error of ratings, and losses that rank, such as bpr_loss; got {short_repr(f)}"
@@ -120,6 +121,8 @@ class FusedSGD(EpochEngine):
         "Row numbers, a piece at a time, and how many there are"
         if hasattr(dl, 'windows'): return (o for w in dl.windows() for o in w.split(2**18)),dl.row_count
         order = dl.get_idxs()
+        if getattr(dl, 'keeps_together', False): # a user's rows one after the other pull at one vector and no other
+            order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(dl.rng.getrandbits(60)))]
         return order.chunk(max(4, math.ceil(len(order) / 2**18))),len(order)
 
     def _piece(self, piece, lr, pool):

@@ -8,6 +8,7 @@ from fastcf.learn import predict
 from fastcf.learn.learner import cf_learner
 from fastcf.rank import ials, topn
 from fastcf.rank.baselines import MostPopular
+from fastcf.rank.softmax import user_loaders
 from fastcf.rank.losses import FullSoftmax, Hard, InBatch, Negatives, Popular, Uniform, bpr_loss, gbce_loss, sampled_softmax_loss, warp_loss
 from fastcf.scale.compare import Compared, score_choices, step_choices
 from fastcf.scale.fused import FusedSGD
@@ -153,3 +154,18 @@ def test_engines_of_ratings_refuse_clicks(engine):
     with pytest.raises(ValueError, match='hold interactions without ratings'): quiet(cf_learner(loaders(), 4), 1, cbs=engine())
     weights = clicks().assign(w=2.)
     with pytest.raises(ValueError, match='hold interactions without ratings'): quiet(cf_learner(loaders(weights, rating_name=None, weight_name='w'), 4), 1, cbs=engine())
+
+def test_batches_of_whole_histories_are_gone_through_row_by_row_in_any_order():
+    "All rows once, no user's together, another order each epoch, the same for the same seed"
+    def orders(seed):
+        learn = cf_learner(user_loaders(loaders(valid_pct=0), seed=seed), 4, seed=0)
+        engine,res = FusedSGD(),[]
+        for _ in range(2):
+            learn.dls.train.randomize()
+            pieces,n = engine._pieces(learn.dls.train)
+            res.append(torch.cat(list(pieces)))
+        return learn.dls.train_ds.users,n,res
+    users,n,(a,b) = orders(1)
+    assert len(a) == n and torch.equal(a.sort().values, torch.arange(n)) and not torch.equal(a, b)
+    assert (users[a][1:] == users[a][:-1]).float().mean() < .2 # grouped it would be .96; by chance some .02
+    assert all(torch.equal(o, p) for o,p in zip((a, b), orders(1)[2])) and not torch.equal(a, orders(2)[2][0])
