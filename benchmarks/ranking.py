@@ -8,7 +8,8 @@ a random tenth is the test, its rows rated 4 and more are right, settings are ch
 with the highest, with the standard error over users. Every row of the other protocols is the mean of three seeds with their standard deviation; a method without chance has one run. `ndcg` of *liked* is over users with a
 right item, `recall` is over min(10, right items); `value_ahead` is by how much the order by value is ahead in it, with the standard error over users. Seconds are processor time of fitting.
 
-`--only gradient` (ten minutes) renews the rows of dot products that are trained to rank through the Learner: the full softmax (`softmax_learner`) and two losses that see 32 items beside each choice.
+`--only gradient` (twenty minutes) renews the rows of dot products that are trained to rank through the Learner: the full softmax (`softmax_learner`), two losses
+that see 32 items beside each choice, and `FusedSGD`.
 
 `--only index` (ten minutes) writes `ranking_index`: the ten best of a million items for one user, exactly and by `ItemIndex`.
 

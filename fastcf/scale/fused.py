@@ -72,7 +72,7 @@ class FusedSGD(EpochEngine):
     @check_types
     def __init__(self,
         lr:float|None=None, # Highest rate of a one-cycle schedule, by default .05 for ratings and .1 for choices; a row's steps are this over the root of its squared gradients
-        wd:float|None=None, # Decay of factors at each rating, for a row with the mean number of ratings (λ), by default .1 for ratings and .02 for choices
+        wd:float|None=None, # Decay of factors at each rating, for a row with the mean number of ratings (λ), by default .1 for ratings and .05 for choices
         wd_bias:float=0.01, # Decay of biases at each rating
         pct_start:float=0.1, # Share of the fit in which the rate rises
         threads:int=1 # Threads; with more than one no two runs are quite the same
@@ -95,7 +95,7 @@ class FusedSGD(EpochEngine):
         m = self.model
         compiled(_steps, 'FusedSGD')
         if self.ranks: Compared(self.learn) # or an error that says what is missing
-        rate,decay = (.1, .02) if self.ranks else (.05, .1)
+        rate,decay = (.1, .05) if self.ranks else (.05, .1)
         self.rate,self.decay = rate if self.lr is None else self.lr,decay if self.wd is None else self.wd
         if m.user_weight.weight.device.type != 'cpu':
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")

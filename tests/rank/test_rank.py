@@ -368,3 +368,13 @@ def test_cuts_of_each_users_time_against_a_loop():
             train += list(mine[:cut]); valid += list(mine[len(mine)-1-j:len(mine)-j]) if len(mine) > j + 1 else []
         got = split(df)
         assert got[0].tolist() == sorted(train) and got[1].tolist() == sorted(valid)
+
+def test_a_choice_model_that_was_asked_for_orders_lists_and_blends_and_one_that_was_looked_at_does_not():
+    "A learner of clicks has a loss that ranks, trained or not; who calls learn_choice wants lists by it, as after a fit of IALS"
+    from fastcf.rank.blend import Blend
+    clicks = CFDataLoaders.from_df(simulate_ratings(60, 80, 1500, 4, seed=3)[['user', 'item']], rating_name=False, seed=0, device='cpu')
+    asked,looked = cf_learner(clicks, 4, seed=0).learn_choice(), cf_learner(clicks, 4, seed=0)
+    looked.choice
+    assert asked.recommend(k=5).item.tolist() == asked.recommend(k=5, rank_by='chance').item.tolist() == looked.recommend(k=5, rank_by='chance').item.tolist()
+    assert looked.recommend(k=5).item.tolist() == looked.recommend(k=5, rank_by='rating').item.tolist() != asked.recommend(k=5).item.tolist()
+    for learn,by in ((asked, 'chance'), (looked, 'rating')): assert Blend([learn]).recommend(k=5).item.tolist() == learn.recommend(k=5, rank_by=by).item.tolist()
