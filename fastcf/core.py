@@ -107,7 +107,11 @@ def check_range(
 # %% ../nbs/00_core.ipynb #8161d508
 _MOST = 2**31 # a count beyond is a slip, or a machine out of memory
 def _is_number(o): return isinstance(o, (int, float, np.integer, np.floating)) and not isinstance(o, bool)
-def is_frame(o): return isinstance(o, pd.DataFrame) or not isinstance(o, type) and (hasattr(o, '__dataframe__') or hasattr(o, '__arrow_c_stream__'))
+def is_frame(
+    o # Anything
+) -> bool: # Whether it is one
+    "A table of pandas, polars or another library that speaks the interchange protocol or Arrow"
+    return isinstance(o, pd.DataFrame) or not isinstance(o, type) and (hasattr(o, '__dataframe__') or hasattr(o, '__arrow_c_stream__'))
 _KINDS = { # annotation: what to call it, and how it is recognised
     int: ('a whole number', lambda o: isinstance(o, (int, np.integer)) and not isinstance(o, bool) and abs(o) < _MOST),
     float: ('a number', lambda o: _is_number(o) and o == o),

@@ -105,7 +105,7 @@ def has_choice(self:CFLearner) -> bool:
 @patch(as_prop=True)
 def choice(self:CFLearner) -> ChoiceModel:
     "Who would choose what; where no `IALS` was fitted, it is learned now, from the same training rows, with the engine's defaults"
-    if not self.has_choice: _learn_choice(self, asked=False)
+    if not self.has_choice: self.set_choice(self.learn_choice().learned.get('choice')[0], asked=False)
     return self.learned.get('choice')[0]
 
 @patch
@@ -115,9 +115,6 @@ def learn_choice(self:CFLearner,
     **kwargs # As for `IALS`
 ) -> CFLearner: # This learner
     "Learn the choice model alone: no epoch of the learner, nothing printed, a bar where it takes long"
-    return _learn_choice(self, sweeps, **kwargs)
-
-def _learn_choice(self, sweeps=12, asked=True, **kwargs):
     if not len(self.dls.train_ds): raise ValueError("choice: this learner has no training rows to learn from. Fit IALS before you export it, or pass rank_by='rating'.")
     check_count('sweeps', sweeps)
     engine = IALS(**kwargs)
@@ -125,7 +122,7 @@ def _learn_choice(self, sweeps=12, asked=True, **kwargs):
     engine.begin()
     long = len(self.dls.train_ds) > 1_000_000
     for _ in show_progress(range(sweeps), leave=False) if long else range(sweeps): engine.train_epoch()
-    return self.set_choice(engine.finish(), asked)
+    return self.set_choice(engine.finish())
 
 # %% ../../nbs/rank/02_ials.ipynb #a2618343
 @patch

@@ -9,7 +9,6 @@ __all__ = ['UserDL', 'user_loaders', 'softmax_learner']
 
 # %% ../../nbs/rank/07_softmax.ipynb #50f70002
 from dataclasses import replace
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -64,8 +63,7 @@ def user_loaders(
     seed:int|None=None # Seed of the order; by default that of `dls`
 ) -> CFDataLoaders: # The same rows as interactions, user by user
     "Loaders of whole histories"
-    c,weight = dls.catalog,dls.catalog.weight_name
-    catalog = replace(c, rating_name=None, weight_name=weight)
+    catalog = replace(dls.catalog, rating_name=None)
     tables = [RatingsTable(t.users, t.items, choice_weights(t, lowest), catalog, t.times) for t in (dls.train_ds, dls.valid_ds)]
     train = UserDL(tables[0], check_count('bs', bs), shuffle=True, seed=ifnone(seed, getattr(dls.train, 'seed', None)), device=dls.device)
     return CFDataLoaders(train, RatingsDL(tables[1], bs=512, device=dls.device), histories=dls.histories, path=dls.path, device=dls.device)

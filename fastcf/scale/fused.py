@@ -12,9 +12,9 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
-from ..core import SIDES,check_count,check_types,compiled,short_repr
 from torch import nn
 from torch.nn import functional as F
+from ..core import SIDES,check_count,check_types,compiled,short_repr
 from ..learn.learner import ranks_items
 from ..bayes.engines import EpochEngine
 from .compare import Compared
@@ -94,13 +94,13 @@ class FusedSGD(EpochEngine):
     def begin(self):
         m = self.model
         compiled(_steps, 'FusedSGD')
-        if self.ranks: Compared(self.learn) # or an error that says what is missing
         rate,decay = (.1, .05) if self.ranks else (.05, .1)
         self.rate,self.decay = rate if self.lr is None else self.lr,decay if self.wd is None else self.wd
         if m.user_weight.weight.device.type != 'cpu':
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")
         if m.user_weight.weight.dtype != torch.float32: raise ValueError(f"FusedSGD: expected tables of float32, got {m.user_weight.weight.dtype}")
         if len(self.dls.train_ds) == 0: raise ValueError("FusedSGD: the loaders hold no training ratings. An exported learner has none; make loaders from a frame.")
+        if self.ranks: Compared(self.learn) # or an error that says what is missing
         counts = [self.dls.counts(side).clamp(min=1).float() for side in SIDES]
         self.decays = [(self.decay * (c / c.mean()).rsqrt()).clamp(max=.5 / self.rate) for c in counts]
         self.square_sums = [torch.full((len(c),), .01) for c in counts]
@@ -109,10 +109,11 @@ class FusedSGD(EpochEngine):
         dl,total,done = self.dls.train,0.,0
         dl.randomize()
         pieces,n = self._pieces(dl)
+        compared = Compared(self.learn) if self.ranks else None # for an epoch: a checkpoint of this engine holds none of the rows
         with ThreadPoolExecutor(self.threads) as pool:
             for piece in pieces:
                 lr = [one_cycle((self.epoch + (done + o) / n) / self.n_epoch, self.rate, self.pct_start) for o in (0, len(piece))]
-                total += self._piece(piece, lr, pool)
+                total += self._piece(piece, lr, pool, compared)
                 done += len(piece)
                 self._show(done / n, lr[1])
         return total / n
@@ -125,18 +126,16 @@ class FusedSGD(EpochEngine):
             order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(dl.rng.getrandbits(60)))]
         return order.chunk(max(4, math.ceil(len(order) / 2**18))),len(order)
 
-    def _piece(self, piece, lr, pool):
+    def _piece(self, piece, lr, pool, compared=None):
         m,t = self.model,self.dls.train_ds
         tables = tuple(o.weight.data.numpy() for o in (m.user_weight, m.item_weight, m.user_bias, m.item_bias))
         low,span = (0., 0.) if m.y_range is None else (m.y_range[0], m.y_range[1] - m.y_range[0])
         numbers = [np.float32(o) for o in (self.wd_bias, m.item_bias.weight.data.mean(), low, span)]
         pairs = [tuple(o.numpy() for o in p) for p in (self.square_sums, self.decays)]
-        if not self.ranks:
+        if compared is None:
             arrays = [o.numpy() for o in (t.users, t.items, t.ratings)]
             run = lambda part: compiled(_steps, 'FusedSGD')(*arrays, part.numpy(), tables, *pairs, tuple(lr), *numbers)
-        else:
-            compared = Compared(self.learn)
-            run = lambda part: compared(part, tables, *pairs, tuple(lr), *numbers[:2])
+        else: run = lambda part: compared(part, tables, *pairs, tuple(lr), *numbers[:2])
         return run(piece) if self.threads == 1 else sum(pool.map(run, piece.chunk(self.threads)))
 
     def _show(self, share, lr):

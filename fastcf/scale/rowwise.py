@@ -429,6 +429,24 @@ def rowwise_tables(
 
 ROWWISE.update(prepare=rowwise_tables, opt_func=RowwiseAdam)
 
+# %% ../../nbs/scale/00_rowwise.ipynb #8ffa91aa
+def gradient_values(
+    params # Parameters
+) -> list: # Tensors, to be changed in place
+    "The gradients of those that have one; of sparse ones, each row's once"
+    params = [p for p in params if p.grad is not None]
+    for p in params: p.grad = p.grad.coalesce() if p.grad.is_sparse else p.grad
+    return [p.grad.values() if p.grad.is_sparse else p.grad for p in params]
+
+def clip_values(
+    values, # From `gradient_values`
+    norm, # Their norm
+    most:float # What it may be
+):
+    "Shorten gradients to a norm, in place"
+    scale = (most / (norm + 1e-6)).clamp(max=1.)
+    for v in values: v.mul_(scale)
+
 # %% ../../nbs/scale/00_rowwise.ipynb #13653a93
 @patch
 def before_step(self:GradientClip):
@@ -437,7 +455,6 @@ def before_step(self:GradientClip):
     if not any(p.grad.is_sparse for p in params):
         nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
         return
-    for p in params: p.grad = p.grad.coalesce() if p.grad.is_sparse else p.grad
-    values = [p.grad.values() if p.grad.is_sparse else p.grad for p in params]
+    values = gradient_values(params)
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v, self.norm_type) for v in values]), self.norm_type)
-    for v in values: v.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.))
+    clip_values(values, norm, self.max_norm)

@@ -21,7 +21,7 @@ from ..core import check_count,check_range,check_types
 from ..data.loaders import CFDataLoaders
 from ..learn.model import EmbeddingDotBias,model_device
 from ..learn.learner import CFLearner
-from .rowwise import RowEmbedding
+from .rowwise import RowEmbedding,clip_values,gradient_values
 from .distributed import DataParallel,LostProcessError,gather_rows,in_processes,join_processes,together
 
 # %% ../../nbs/scale/04_sharded.ipynb #745858e4
@@ -202,12 +202,10 @@ class ShardedTables(DataParallel):
 
     def _clip(self, most, kind):
         "Clip by the norm over all processes; the callback, which sees those of one, then has nothing to do"
-        for p in self.cut: p.grad = p.grad.coalesce() if p.grad is not None and p.grad.is_sparse else p.grad
-        grads = [[o.grad.values() if o.grad.is_sparse else o.grad for o in ps if o.grad is not None] for ps in (self.common(), self.cut)]
+        grads = [gradient_values(ps) for ps in (self.common(), self.cut)]
         norms = [torch.stack([torch.linalg.vector_norm(g, kind) if g.numel() else g.new_zeros(()) for g in gs]) if gs else torch.zeros(0) for gs in grads]
         both = torch.cat([norms[0].to(norms[1]), gather_rows(norms[1], [len(norms[1])] * self.world)])
-        scale = (most / (torch.linalg.vector_norm(both, kind) + 1e-6)).clamp(max=1.)
-        for g in sum(grads, []): g.mul_(scale)
+        clip_values(sum(grads, []), torch.linalg.vector_norm(both, kind), most)
 
 @patch
 @contextmanager

@@ -174,6 +174,8 @@ def runs(folder):
     return res
 
 def _close(a, b, atol): np.testing.assert_allclose(np.array(a), np.array(b), atol=atol, rtol=0)
+def _close_all(many, others, atol):
+    for a,b in zip(many, others): torch.testing.assert_close(a, b, atol=atol, rtol=0)
 ATOL = dict(dense=1e-5, sgd=1e-5, adagrad=1e-4, rows=1e-4, clip=1e-4) # Adam's and Adagrad's first steps go by the sign of what may be rounding
 
 @pytest.mark.parametrize('world', [2, 3])
@@ -201,7 +203,7 @@ def test_decay_by_row_pulls_own_rows(runs):
     for world in (2, 3):
         for o in runs[world]:
             _close(o['means']['losses'], runs[1][0]['means']['losses'], 1e-5)
-            for a,b in zip(o['means']['tables'], runs[1][0]['means']['tables']): torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+            _close_all(o['means']['tables'], runs[1][0]['means']['tables'], 1e-4)
 
 @pytest.mark.parametrize('world', [2, 3])
 def test_fewer_rows_than_processes_and_batches_of_one_owner(runs, world):
@@ -209,7 +211,7 @@ def test_fewer_rows_than_processes_and_batches_of_one_owner(runs, world):
         for o in (r['few'][kind] for r in runs[world]):
             _close(o['losses'], one['losses'], 1e-4)
             _close(o['first'], one['first'], 1e-3)
-            for a,b in zip(o['tables'], one['tables']): torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+            _close_all(o['tables'], one['tables'], 1e-3)
 
 def test_a_table_under_two_names_beside_a_layer(runs):
     one = runs[1][0]['twice']
@@ -217,7 +219,7 @@ def test_a_table_under_two_names_beside_a_layer(runs):
         for o in (r['twice'] for r in runs[world]):
             assert o['same'] and 'two tables of this model share their weights' in o['fault']
             _close(o['losses'], one['losses'], 1e-4)
-            for a,b in zip(o['tables'], one['tables']): torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+            _close_all(o['tables'], one['tables'], 1e-3)
 
 def test_repeated_rows_and_refusals(runs):
     one = runs[1][0]['repeated']
@@ -232,7 +234,7 @@ def test_no_process_ever_has_a_whole_table(runs):
         for r,o in enumerate(x['never_whole'] for x in runs[world]):
             assert o['held'] == [b - a for a,b in (sharded.share_of(n, r, world) for n in runs[1][0]['never_whole']['held'])]
             _close(o['preds'], runs[1][0]['never_whole']['preds'], 1e-3)
-            for a,b in zip(o['whole'], runs[1][0]['never_whole']['whole']): torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+            _close_all(o['whole'], runs[1][0]['never_whole']['whole'], 1e-3)
     share = lambda world: max(r['never_whole']['largest'] for r in runs[world])
     users = runs[1][0]['never_whole']['held'][0]
     assert share(1) >= 2 * 20 * users # both means of Adam are the largest thing there is
