@@ -17,6 +17,7 @@ from ..core import check_choice,check_count,check_types,listed,settle,stable_top
 from ..bayes.posterior import ranges
 from ..learn.learner import CFLearner
 from ..learn.model import EmbeddingDotBias,score_pairs
+from .best import shown_blocks
 from .choice import RANK_BY
 from .topn import ranked_frame
 
@@ -44,7 +45,8 @@ class ItemIndex:
         min_ratings:int=1, # Leave out items with fewer training ratings
         links:int=16, # Links of a node: more find more, and take more time and memory
         breadth:int=128, # Nodes that a search keeps in view: likewise
-        build_breadth:int=128 # The same while the graph is made
+        build_breadth:int=128, # The same while the graph is made
+        threads:int=1 # Threads that make the graph; several are faster, link the items otherwise each time, and may find fewer
     ):
         check_choice('rank_by', rank_by, RANK_BY)
         self.learn,self.rank_by = learn,rank_by
@@ -52,7 +54,8 @@ class ItemIndex:
         rows = (learn.dls.counts() >= max(1, min_ratings)).nonzero()[:, 0]
         dims = self.items.shape[1] + 1
         self.graph = _usearch()(ndim=dims, metric='l2sq', dtype='f32', connectivity=check_count('links', links), expansion_add=check_count('build_breadth', build_breadth), expansion_search=check_count('breadth', breadth))
-        self.graph.add(rows.numpy(), longest_alike(self.items[rows]).numpy())
+        vectors,threads = longest_alike(self.items[rows]),check_count('threads', threads)
+        for at in shown_blocks(torch.arange(len(rows)), 2**9): self.graph.add(rows[at].numpy(), vectors[at].numpy(), threads=threads)
 
     def _ratings(self):
         m = self.learn.model

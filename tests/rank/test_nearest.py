@@ -38,3 +38,10 @@ def test_all_items_and_one_user(learn):
     assert len(alone) > .95 * len(exact) and alone['rank'].tolist() == list(range(1, len(alone) + 1)) and set(alone.item) <= set(exact.item)
     assert len(index.recommend([], 3)) == 0
     with pytest.raises(ValueError, match='rank_by'): ItemIndex(learn, 'best')
+
+def test_the_graph_is_the_same_each_time(learn):
+    pytest.importorskip('usearch', reason="the extra `index` is not installed")
+    rows = torch.arange(80)
+    first,*others = (ItemIndex(learn, links=4, build_breadth=4, breadth=4).candidates(rows, 20) for _ in range(6))
+    for o in others: torch.testing.assert_close(o, first, rtol=0, atol=0)
+    with pytest.raises(ValueError, match='threads'): ItemIndex(learn, threads=0)
