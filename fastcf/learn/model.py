@@ -84,6 +84,9 @@ class EmbeddingDotBias(nn.Module):
         items:LongTensor # Row numbers of items [b]
     ) -> Tensor: # Scores, float [b]
         "The score of each pair"
+        tables = self.user_weight,self.item_weight,self.user_bias,self.item_bias
+        together = getattr(type(tables[0]), 'scores_together', None) # of tables that can
+        if together is not None and (raw := together(tables, users, items)) is not None: return self.link(raw)
         dot = (look_up(self.user_weight, users) * look_up(self.item_weight, items)).sum(1) # [b]
         return self.link(dot + look_up(self.user_bias, users, flat=True) + look_up(self.item_bias, items, flat=True))
 
@@ -143,10 +146,11 @@ def score_pairs(
 ) -> Tensor: # Scores, float32 [n], on the CPU
     "The score of each pair, in blocks"
     device = model_device(model)
+    users,items = users.long(),items.long()
     with evaluating(model):
-        blocks = zip(users.long().split(PAIRS), items.long().split(PAIRS))
-        scores = [model(u.to(device), i.to(device)).float().cpu() for u,i in blocks]
-    return torch.cat(scores) if len(users) else torch.zeros(0)
+        blocks = zip(users.split(PAIRS), items.split(PAIRS)) if len(users) > PAIRS else [(users, items)] # to cut one pair takes as long as to score it
+        scores = [model(u.to(device), i.to(device)).float().cpu() for u,i in blocks if len(u)]
+    return scores[0] if len(scores) == 1 else torch.cat(scores) if scores else torch.zeros(0)
 
 # %% ../../nbs/learn/00_model.ipynb #95cca250
 def score_all(

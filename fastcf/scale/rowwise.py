@@ -61,15 +61,26 @@ class _CurrentRows(torch.autograd.Function):
     "Rows with what is pending, in compiled code; their gradient is that of a sparse table: pairs of a row number and what comes back"
     @staticmethod
     def forward(ctx, w, rows, opt):
-        ctx.save_for_backward(rows)
-        ctx.shape = w.shape
+        ctx.rows,ctx.shape = rows,w.shape
         return opt.current_rows(w, rows)
+
+    @staticmethod
+    def backward(ctx, grad): return torch.sparse_coo_tensor(ctx.rows[None], grad, ctx.shape, check_invariants=False),None,None
+
+class _CurrentScores(torch.autograd.Function):
+    "Products of current rows, and their biases, as one node: on a batch's rows each call into PyTorch takes longer to make than to do"
+    @staticmethod
+    def forward(ctx, users, items, opt, *weights):
+        x,y,b,c = (opt.current_rows(w, rows) for w,rows in zip(weights, (users, items) * 2))
+        ctx.users,ctx.items,ctx.x,ctx.y,ctx.shapes = users[None],items[None],x,y,[w.shape for w in weights]
+        return (x * y).sum(1) + b.flatten() + c.flatten()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        rows, = ctx.saved_tensors
-        return torch.sparse_coo_tensor(rows[None], grad, ctx.shape, check_invariants=False),None,None
+        g = grad[:, None]
+        pairs = zip((ctx.users, ctx.items) * 2, (g * ctx.y, g * ctx.x, g, g), ctx.shapes)
+        return None,None,None,*(torch.sparse_coo_tensor(*o, check_invariants=False) for o in pairs)
 
 class RowEmbedding(nn.Embedding):
     "An embedding table with gradients of the rows that were looked up, and no others"
@@ -87,11 +98,25 @@ class RowEmbedding(nn.Embedding):
     ) -> Tensor: # [..., k]
         "Rows as they are now, with what is pending"
         opt = _optimizer_of(self.weight)
-        if opt is not None and self.padding_idx is None and opt.is_fast(self.weight):
+        if self._is_fast(opt):
             return _CurrentRows.apply(self.weight, rows.flatten(), opt).view(*rows.shape, self.embedding_dim)
         res = super().forward(rows)
         pending = None if opt is None else opt.pending(self.weight, rows.flatten(), res.detach().flatten(0, -2))
         return res if pending is None else res + pending.view_as(res)
+
+    def _is_fast(self, opt): return opt is not None and self.padding_idx is None and opt.is_fast(self.weight)
+
+    @staticmethod
+    def scores_together(
+        tables, # Of factors of users and of items, and of biases of users and of items
+        users:Tensor, # Row numbers of users [b]
+        items:Tensor # Row numbers of items [b]
+    ) -> Tensor|None: # Products and biases [b]; `None` where the tables have to be asked one by one
+        "What a batch's rows give, in one piece"
+        opt = _optimizer_of(tables[0].weight)
+        plain = all(type(t) is RowEmbedding and t._is_fast(opt) and not (t._forward_hooks or t._forward_pre_hooks or t._backward_hooks or t._backward_pre_hooks) for t in tables)
+        if not plain or users.ndim != 1 or users.shape != items.shape or any(_optimizer_of(t.weight) is not opt for t in tables[1:]): return
+        return _CurrentScores.apply(users, items, opt, *(t.weight for t in tables))
 
     def settle(self):
         "Write down what is pending"
@@ -121,6 +146,7 @@ class RowwiseOptimizer(Optimizer):
             fits = all(isinstance(p, Tensor) for p,*_ in self.all_params())
         except (TypeError, IndexError): fits = False
         if not fits: raise ArgumentError(f"params: expected Parameters or groups of them, got {short_repr(params)}")
+        self._kept = {} # arrays of tables, see `_arrays_of`
         for p,*_ in self.all_params():
             if (old := _optimizer_of(p)) is not None: old.settle(p)
             _OPTIMIZERS[p] = weakref.ref(self)
@@ -140,13 +166,14 @@ class RowwiseOptimizer(Optimizer):
         "Step on the rows that have a gradient"
         if closure is not None: raise NotImplementedError("closure: fastai's optimizers do without")
         seen = []
-        for p,_,state,hyper in self.all_params(with_grad=True):
+        for p,hyper in [(p, h) for ps,h in zip(self.param_lists, self.hypers) for p in ps if p.grad is not None]:
             if p.grad.is_sparse and not p.grad._nnz(): continue # an empty batch
-            flat = _flat(p)
-            if 'clock' not in state: self._start_clock(flat, state)
+            state = self.state[p]
+            if 'clock' not in state: self._start_clock(_flat(p), state)
             if self._has_loop_for(p):
-                self._fast_step(flat, p.grad, seen, state, hyper)
+                self._fast_step(p, seen, state, hyper)
                 continue
+            flat = _flat(p)
             rows,g = _rows_and_values(p, seen)
             w,*stats = self._current(flat.index_select(0, rows), rows, state, hyper)
             self._tick(state, hyper)
@@ -156,7 +183,10 @@ class RowwiseOptimizer(Optimizer):
 
     def zero_grad(self):
         "Forget the gradients"
-        for p,*_ in self.all_params(): p.grad = None
+        for ps in self.param_lists:
+            for p in ps: p.grad = None
+
+    def __getstate__(self): return {**self.__dict__, '_kept': {}} # a copy has tables of its own
 
     def state_dict(self):
         "Hyper-parameters and state, all rows settled"
@@ -249,6 +279,7 @@ def settle(self:RowwiseOptimizer,
         for rows in torch.arange(len(flat), device=q.device).split(_BLOCK):
             self._write(flat, rows, self._current(flat[rows[0]:rows[-1]+1], rows, state, hyper), state)
         for k in ('clock', 'last', 'sums'): del state[k]
+        self._kept.pop(q, None)
 
 # %% ../../nbs/scale/00_rowwise.ipynb #c929980f
 @patch
@@ -352,15 +383,26 @@ class RowwiseAdam(RowwiseOptimizer):
 
 # %% ../../nbs/scale/00_rowwise.ipynb #da34c697
 @patch
-@torch.no_grad()
-def _fast_step(self:RowwiseOptimizer, flat, grad, seen, state, hyper):
+def _arrays_of(self:RowwiseOptimizer, p, state):
+    "A table and what is known of it as arrays, made again where one of them lies elsewhere; what is kept holds its memory, so nothing else can lie there"
+    kept = self._kept.get(p)
+    at = lambda: (p.data_ptr(), state['last'].data_ptr(), state['sums'].data_ptr(), *[state[k].data_ptr() for k in self.stats])
+    if kept is None or kept[0] != at():
+        arrays = self._arrays(_flat(p), state) # this may move what is known
+        kept = self._kept[p] = at(),arrays
+    return kept[1]
+
+@patch
+def _arrays(self:RowwiseOptimizer, flat, state): return [o.numpy() for o in (flat, state.get('sqr_sum', flat), state['last'], state['sums'][0])]
+
+@patch
+def _fast_step(self:RowwiseOptimizer, p, seen, state, hyper):
     "A step in compiled code"
-    g = grad._values().reshape(-1, flat.shape[1]).contiguous()
-    unique,inverse = _distinct(grad._indices()[0], seen)
-    total = g.new_zeros(len(unique), g.shape[1])
-    fast(sum_rows)(inverse.numpy(), g.numpy(), total.numpy())
     _make_room(state)
-    self._run_loop((unique.numpy(), total.numpy()), flat, state, hyper, self._decay(state, hyper))
+    arrays,(unique,inverse) = self._arrays_of(p, state),(o.numpy() for o in _distinct(p.grad._indices()[0], seen))
+    total = np.zeros((len(unique), arrays[0].shape[1]), np.float32)
+    fast(sum_rows)(inverse, p.grad._values().reshape(-1, total.shape[1]).contiguous().numpy(), total)
+    self._run_loop((unique, total), arrays, state, hyper, self._decay(state, hyper))
     state['clock'] += 1
 
 @patch
@@ -369,22 +411,20 @@ def current_rows(self:RowwiseOptimizer,
     rows:Tensor # Row numbers [m]; may repeat
 ) -> Tensor: # [m, k]
     "Rows as they are with what is pending, in compiled code"
-    state,flat = self.state[p],_flat(p)
-    out = flat.new_empty(len(rows), flat.shape[1])
-    self._read_loop(rows.numpy(), flat, state, self._hyper_of(p), out.numpy())
+    state,out = self.state[p],p.new_empty(len(rows), p.shape[1])
+    self._read_loop(rows.numpy(), self._arrays_of(p, state), state, self._hyper_of(p), out.numpy())
     return out
 
 @patch
-def _read_loop(self:RowwiseOptimizer, rows, flat, state, hyper, out):
-    fast(decay_rows)(rows, *(o.numpy() for o in (flat, state['last'], state['sums'][0])), state['clock'], out)
+def _read_loop(self:RowwiseOptimizer, rows, arrays, state, hyper, out):
+    table,_,last,sums = arrays
+    fast(decay_rows)(rows, table, last, sums, state['clock'], out)
 
 @patch
-def _run_loop(self:RowwiseOptimizer, batch, flat, state, hyper, decay):
+def _run_loop(self:RowwiseOptimizer, batch, arrays, state, hyper, decay):
     "Plain descent, and Adagrad where there are sums of squares"
-    sqr_sum = state.get('sqr_sum')
-    arrays = [o.numpy() for o in (flat, flat if sqr_sum is None else sqr_sum, state['last'], state['sums'][0])]
     numbers = *(np.float32(o) for o in (hyper['lr'], hyper.get('eps', 0.), 1 - decay)),_log_decay(decay)
-    fast(decay_step)(*batch, *arrays, state['clock'], sqr_sum is not None, *numbers)
+    fast(decay_step)(*batch, *arrays, state['clock'], 'sqr_sum' in state, *numbers)
 
 RowwiseSGD.has_loop = RowwiseAdagrad.has_loop = RowwiseAdam.has_loop = True
 
@@ -405,17 +445,17 @@ def _side_by_side(state):
 def _scaled_eps(self:RowwiseAdam, state, hyper): return np.float32(hyper['eps'] * self._debias(state, hyper)[1]) if 'step' in state else np.float32(1)
 
 @patch
-def _read_loop(self:RowwiseAdam, rows, flat, state, hyper, out):
-    fast(adam_rows)(rows, *self._arrays(flat, state), state['clock'], self._scaled_eps(state, hyper), out)
+def _read_loop(self:RowwiseAdam, rows, arrays, state, hyper, out):
+    fast(adam_rows)(rows, *arrays, state['clock'], self._scaled_eps(state, hyper), out)
 
 @patch
-def _run_loop(self:RowwiseAdam, batch, flat, state, hyper, decay):
+def _run_loop(self:RowwiseAdam, batch, arrays, state, hyper, decay):
     eps = self._scaled_eps(state, hyper)
     state['step'] = state.get('step', 0) + 1
     d1,d2 = self._debias(state, hyper)
     rates = float(hyper['lr']),float(hyper['mom']),float(hyper['sqr_mom'])
     numbers = *(np.float32(o) for o in (hyper['eps'], 1 - decay)),d1,np.float32(d2),_log_decay(decay)
-    fast(adam_step)(*batch, *self._arrays(flat, state), state['clock'], eps, *rates, *numbers)
+    fast(adam_step)(*batch, *arrays, state['clock'], eps, *rates, *numbers)
 
 # %% ../../nbs/scale/00_rowwise.ipynb #7e281c45
 def rowwise_tables(

@@ -9,6 +9,7 @@ from fastai.optimizer import Optimizer, SGD, sgd_step, weight_decay
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
+from fastcf.learn.model import EmbeddingDotBias
 from fastcf.learn.optim import FusedAdam, table_optimizer
 from fastcf.learn import lr_finder, predict
 from fastcf.scale import rowwise
@@ -252,3 +253,56 @@ def test_means_that_lie_apart_are_put_side_by_side():
         t.eval()
         return t.weight.detach()
     assert torch.equal(go(True), go(False))
+
+def pair_model(seed=0):
+    "A model whose four tables have something pending, and their optimizer"
+    torch.manual_seed(seed)
+    model = rowwise_tables(EmbeddingDotBias(9, 12, 3, (0, 6)))
+    opt = RowwiseAdam(list(model.parameters()), lr=.1, wd=.5)
+    for j in range(3): model(torch.tensor([j, j]), torch.tensor([j, 8 - j])).sum().backward(); opt.step(); opt.zero_grad()
+    return model,opt
+
+def gradients(model, users, items, together):
+    "Scores of pairs and dense gradients of the tables, in one node or table by table"
+    if not together: model.user_weight.register_forward_hook(lambda *o: None) # who looks at a table wants to see it asked
+    scores = model(users, items)
+    (scores * torch.arange(1., len(users) + 1)).sum().backward()
+    return [scores.detach(), *(p.grad.to_dense() for p in model.parameters())]
+
+@pytest.mark.parametrize('users,items', [([0, 3, 3, 11, 0], [8, 1, 1, 0, 2]), ([5], [5]), ([], [])])
+@pytest.mark.parametrize('kind', [torch.int64, torch.int32])
+def test_one_node_for_all_tables_is_table_by_table(users, items, kind, monkeypatch):
+    (a,opt1),(b,opt2),calls = pair_model(),pair_model(),[] # tables know their optimizers by weak references
+    users,items = (torch.tensor(o, dtype=kind) for o in (users, items))
+    monkeypatch.setattr(RowEmbedding, 'forward', lambda self, rows, f=RowEmbedding.forward: calls.append(self) or f(self, rows))
+    one = gradients(a, users, items, True)
+    assert len(calls) == (0 if rowwise.HAS_NUMBA else 4)
+    each = gradients(b, users, items, False)
+    for x,y in zip(one, each): same(x, y, 1e-6)
+
+@pytest.mark.parametrize('change', ['hook', 'other optimizer', 'plain table', 'shape'])
+def test_tables_that_cannot_go_together_are_asked_one_by_one(change):
+    model,opt = pair_model()
+    if change == 'hook': model.item_bias.register_forward_pre_hook(lambda *o: None)
+    if change == 'other optimizer': other = RowwiseAdam([model.item_weight.weight], lr=.1)
+    if change == 'plain table': model.user_bias = nn.Embedding(12, 1)
+    tables = model.user_weight,model.item_weight,model.user_bias,model.item_bias
+    users = torch.tensor([[1, 2]]) if change == 'shape' else torch.tensor([1, 2])
+    assert RowEmbedding.scores_together(tables, users, users) is None
+    assert change == 'shape' or model(users, users).shape == (2,)
+
+@pytest.mark.parametrize('opt_func', OPTS)
+def test_a_copy_of_learner_and_optimizer_writes_into_its_own_tables(opt_func):
+    "Arrays of tables are kept between steps: never those of another table, or of one that is no longer there"
+    def step(t, opt, r): t(torch.tensor([r, r, 3])).sin().sum().backward(); opt.step(); opt.zero_grad()
+    t = RowEmbedding(table())
+    opt = opt_func([t.weight], lr=.1, wd=.5)
+    for r in (1, 2): step(t, opt, r)
+    (t2,opt2),before = copy.deepcopy((t, opt)),t.weight.detach().clone()
+    for p in (t2.weight,): rowwise._OPTIMIZERS[p] = rowwise.weakref.ref(opt2)
+    step(t2, opt2, 5)
+    assert torch.equal(t.weight, before) and not torch.equal(t2.weight, before)
+    t.weight.data = t.weight.data.clone() # as `load_state_dict(assign=True)` or a move between devices does
+    step(t, opt, 5)
+    t.eval(); t2.eval()
+    same(t.weight.detach(), t2.weight.detach(), 1e-6)
