@@ -48,34 +48,40 @@ def bilinear_design(
     own,other = (items, users) if side == 'item' else (users, items)
     return augment(other),other[:, -1],own
 
+_MOST,_FEWEST = 2**22,500 # ratings to learn from, and rows however many they have
+
 def rows_to_learn_from(
     t, # A table of ratings
     side, # 'user' or 'item'
     max_rows, # Rows at most; of more, so many are drawn
     seed # Seed of what is drawn
 ):
-    "Ratings of at most `max_rows` rows of one side, drawn with a seed: ids of the rows, rows renumbered, columns, ratings"
-    row,col = (t.items, t.users) if side == 'item' else (t.users, t.items)
-    counts = torch.bincount(row)
+    "Ratings of at most `max_rows` rows of one side, of fewer where they have millions of ratings, drawn with a seed: ids of the rows, rows renumbered, columns, ratings"
+    own,other = (1, 0) if side == 'item' else (0, 1)
+    size,kept = len(getattr(t.catalog, side)),[]
+    counts = sum(torch.bincount(b[own], minlength=size) for b in t.blocks())
     ids = counts.nonzero()[:, 0]
-    pick = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:max_rows].sort().values
-    ids = ids[pick.to(ids.device)]
-    new = torch.full_like(counts, -1)
-    new[ids] = torch.arange(len(ids), device=ids.device)
-    own = new[row]
-    keep = own >= 0
-    return ids,own[keep],col[keep].long(),t.ratings[keep]
+    pick = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:max_rows].to(ids.device)
+    few = max(_FEWEST, int((counts[ids[pick]].cumsum(0) <= _MOST).sum()))
+    ids = ids[pick[:few].sort().values]
+    new = torch.full_like(counts, -1).index_copy(0, ids, torch.arange(len(ids), device=ids.device))
+    for b in t.blocks():
+        row = new[b[own]]
+        keep = row >= 0
+        kept.append((row[keep], b[other][keep].long(), b[2][keep]))
+    return ids,*(torch.cat(o) for o in zip(*kept))
 
 def row_posteriors(
     learn, # A fitted learner
     side, # 'user' or 'item'
     max_rows, # Rows at most; of more, so many are drawn
     seed, # Seed of what is drawn
-    noise=None # Variance of a rating; by default the mean squared error of the fit
+    noise=None, # Variance of a rating; by default the mean squared error of the fit
+    drawn=None # What `rows_to_learn_from` has found with these settings, which goes over all ratings
 ):
     "Rows with ratings, how many ratings, the tables' spread, the noise (by default the fit's), each row's posterior around the table's values"
     vectors,offsets,own = bilinear_design(learn.model, side)
-    ids,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
+    ids,row,col,r = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed) if drawn is None else drawn
     groups = group_ratings(row, col, len(ids)).to(own.device)
     own,row,col,r = own[ids.to(own.device)],*(o.to(own.device) for o in (row, col, r))
     raw,like = own.new_empty(len(r)),RowLikelihood(vectors, offsets, 1., y_range_of(learn))
@@ -96,7 +102,8 @@ def validation_noise(
 ):
     "The noise that validation ratings show beyond what is not known of their rows; `None` of fewer than a hundred known pairs"
     v,vectors,offsets = learn.dls.valid_ds,*bilinear_design(learn.model, side)[:2]
-    ids = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)[0].cpu()
+    drawn = rows_to_learn_from(learn.dls.train_ds, side, max_rows, seed)
+    ids = drawn[0].cpu()
     place = torch.full((len(learn.dls.counts(side)),), -1).index_copy(0, ids, torch.arange(len(ids)))
     row,col = (v.items, v.users) if side == 'item' else (v.users, v.items)
     row,col = place[row.long().cpu()],col.long().cpu()
@@ -106,7 +113,7 @@ def validation_noise(
     like = RowLikelihood(vectors, offsets, 0., y_range_of(learn))
     noise = None # at first that of the fit
     for _ in range(steps):
-        post = row_posteriors(learn, side, max_rows, seed, noise)[-1]
+        post = row_posteriors(learn, side, max_rows, seed, noise, drawn)[-1]
         x = post.mean[row]
         noise = ((like.mean(x, col) - r).square() - like.variance(x, col, post.cov(), row)).mean().clamp(min=1e-6)
     return float(noise)

@@ -13,14 +13,28 @@ from torch import Tensor
 from ..core import check_side
 
 # %% ../../nbs/data/09_histories.ipynb #20d5c205
-def _counted(rows, row_count):
-    "How often each row number occurs, int64 [rows]; in pieces, as PyTorch counts in 8 bytes each"
-    return sum((torch.bincount(o, minlength=row_count) for o in rows.split(2**20)), torch.zeros(row_count, dtype=torch.int64))
+def _nothing(): pass
 
-def _grouped(rows, others, row_count):
-    "Offsets int64 [rows+1] and `others` int32 [n] sorted by row: row `j` has `others[offsets[j]:offsets[j+1]]`, in their first order"
-    counts = torch.bincount(rows, minlength=row_count)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]),others[torch.argsort(rows, stable=True)]
+def _counted(rows, row_count, release=_nothing):
+    "How often each row number occurs, int64 [rows]; in pieces, as PyTorch counts in 8 bytes each"
+    res = torch.zeros(row_count, dtype=torch.int64)
+    for o in rows.split(2**20):
+        res += torch.bincount(o, minlength=row_count)
+        release()
+    return res
+
+def _grouped(rows, others, row_count, release=_nothing):
+    "Offsets int64 [rows+1] and `others` int32 [n] by row: row `j` has `others[offsets[j]:offsets[j+1]]`, in their first order; in pieces, as sorting takes 20 bytes each"
+    ends = _counted(rows, row_count, release).cumsum(0)
+    offsets,res = torch.cat([ends.new_zeros(1), ends]),torch.empty_like(others)
+    free,size = offsets[:-1].clone(),max(2**20, row_count)
+    for r,o in zip(rows.split(size), others.split(size)):
+        r,order = r.sort(stable=True)
+        r,some = r.long(),torch.bincount(r, minlength=row_count)
+        res[(free - some.cumsum(0) + some)[r] + torch.arange(len(r))] = o[order] # the first of a row where that row has room, the others after it
+        free += some
+        release()
+    return offsets,res
 
 # %% ../../nbs/data/09_histories.ipynb #6f9f44db
 class RatingHistories:
@@ -29,16 +43,18 @@ class RatingHistories:
         users, # Row numbers of users, one a rating [n]
         items, # Row numbers of items [n]
         user_count:int, # Rows of the user tables
-        item_count:int # Rows of the item tables
+        item_count:int, # Rows of the item tables
+        release=None # Called after each piece that is read, to give back memory where the rows are a file's
     ):
         users,items = (torch.as_tensor(o, dtype=torch.int32).cpu() for o in (users, items))
         self.user_count,self.item_count = user_count,item_count
         self._given,self._counts,self._by_user,self._by_item = (users, items),None,None,None
+        self._release = release or _nothing
 
     @property
     def by_user(self) -> tuple: # Offsets int64 [users+1] and items int32 [n]: user `u` rated `items[offsets[u]:offsets[u+1]]`
         "Which items each user rated, in the order given"
-        if self._by_user is None: self._by_user,self._given = _grouped(*self._given, self.user_count),None
+        if self._by_user is None: self._by_user,self._given = _grouped(*self._given, self.user_count, self._release),None
         return self._by_user
 
     def counts(self,
@@ -47,7 +63,7 @@ class RatingHistories:
         "How many ratings each row has"
         if self._counts is None:
             users,items = self.pairs() if self._given is None else self._given
-            self._counts = _counted(users, self.user_count),_counted(items, self.item_count)
+            self._counts = _counted(users, self.user_count, self._release),_counted(items, self.item_count, self._release)
         return self._counts[check_side(side) == 'item']
 
     def pairs(self) -> tuple: # Row numbers of users and of items, int32 [n] each
@@ -63,4 +79,4 @@ class RatingHistories:
 
     def __getstate__(self):
         by_user = self.by_user # the rows themselves may be a file's
-        return {**self.__dict__, '_by_user': by_user, '_counts': None, '_by_item': None}
+        return {**self.__dict__, '_by_user': by_user, '_counts': None, '_by_item': None, '_release': _nothing}

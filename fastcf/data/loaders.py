@@ -250,7 +250,7 @@ def histories(self:CFDataLoaders) -> RatingHistories:
     "Who rated what in the training rows; counted once for a training table"
     table,c = self.train_ds,self.catalog
     if self._histories is None or self._histories[0] is not table:
-        self._histories = table,RatingHistories(table.users, table.items, len(c.user), len(c.item))
+        self._histories = table,RatingHistories(table.users, table.items, len(c.user), len(c.item), table.release)
     return self._histories[1]
 
 @patch(as_prop=True)

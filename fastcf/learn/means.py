@@ -51,7 +51,8 @@ def _fit_means(table, sizes, damping, steps=15):
     "Sums over the rows, some at a time: nothing is kept for each"
     n = len(table)
     if damping is None and n > 2 * SAMPLE:
-        some = table[torch.arange(0, n, n // SAMPLE)] # enough for two variances
+        apart,rows = n // SAMPLE,2**20
+        some = [torch.cat(o) for o in zip(*[[c[-j * rows % apart::apart].clone() for c in b] for j,b in enumerate(table.blocks(rows))])] # enough for two variances
         damping,steps = _fit_means(RatingsTable(*some, None), sizes, None).damping,5
     def over_rows(f): return sum((f(u.long().cpu(), i.long().cpu(), r.double().cpu()) for u,i,r in table.blocks()), torch.zeros((), dtype=torch.float64))
     mean = over_rows(lambda u,i,r: r.sum()).item() / n

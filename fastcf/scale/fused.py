@@ -115,6 +115,7 @@ class FusedSGD(EpochEngine):
                 lr = [one_cycle((self.epoch + (done + o) / n) / self.n_epoch, self.rate, self.pct_start) for o in (0, len(piece))]
                 total += self._piece(piece, lr, pool, compared)
                 done += len(piece)
+                self.dls.train_ds.release()
                 self._show(done / n, lr[1])
         return total / n
 

@@ -51,6 +51,19 @@ def test_some_rows_with_all_their_ratings(learn, side):
         assert sorted(zip(ids[row].tolist(), col.tolist(), r.tolist())) == want
     assert len({tuple(rows_to_learn_from(t, side, 5, seed)[0].tolist()) for seed in range(6)}) > 1 and torch.equal(rows_to_learn_from(t, side, 5, 1)[0], rows_to_learn_from(t, side, 5, 1)[0])
 
+@pytest.mark.parametrize('side', ['user', 'item'])
+@pytest.mark.parametrize('most,fewest', [(200, 1), (1, 4), (10**6, 1)])
+def test_fewer_rows_where_they_have_very_many_ratings(learn, side, most, fewest, monkeypatch):
+    "As many of those that were drawn as stay within a number of ratings, and some in any case"
+    monkeypatch.setattr(foldin, '_MOST', most); monkeypatch.setattr(foldin, '_FEWEST', fewest)
+    t = learn.dls.train_ds
+    ids,row,col,r = rows_to_learn_from(t, side, 25, 0)
+    counts = learn.dls.counts(side)
+    assert fewest <= len(ids) <= 25 and len(r) == counts[ids].sum() and (len(r) <= most or len(ids) == fewest)
+    if most == 10**6: assert len(ids) == 25
+    monkeypatch.undo()
+    assert set(ids.tolist()) <= set(rows_to_learn_from(t, side, 25, 0)[0].tolist())
+
 @pytest.mark.parametrize('noise', [None, .6])
 @pytest.mark.parametrize('side', ['user', 'item'])
 def test_posteriors_of_rows_are_those_of_tangents(learn, side, noise):

@@ -212,6 +212,16 @@ def test_who_rated_what_is_worked_out_once(sim):
     dls = CFDataLoaders.from_df(sim, seed=1)
     assert all(a is b for a,b in ((dls.seen, dls.seen), (dls.counts(), dls.counts()), (dls.counts('user'), dls.counts('user')), (dls.histories.by_item, dls.histories.by_item)))
 
+@pytest.mark.parametrize('n', [2**20 - 1, 2**21 + 5])
+def test_histories_of_more_rows_than_are_sorted_at_a_time(n):
+    "As one stable sort of all of them"
+    g = np.random.default_rng(0)
+    users,items = (torch.as_tensor((c * g.random(n)**3).astype('i4')) for c in (300, 40))
+    h = RatingHistories(users, items, 301, 40) # the last user has none
+    for (starts,others),rows,cols in ((h.by_user, users, items), (h.by_item, *h.pairs()[::-1])):
+        assert torch.equal(others, cols[torch.argsort(rows, stable=True)]) and torch.equal(starts.diff(), torch.bincount(rows, minlength=len(starts) - 1))
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=30))
 def test_histories_against_a_plain_version(pairs):

@@ -115,6 +115,20 @@ def test_it_trains_validates_and_predicts_in_ids(tmp_path):
     assert np.isfinite(learns[0].predict([df.who[0]], [df.what[0]]).prediction).all()
     with learns[0].no_bar(), learns[0].no_logging(): learns[0].fit(2, cbs=FusedSGD(threads=2))
 
+def test_whoever_goes_over_the_rows_gives_their_pages_back(tmp_path):
+    "A pass of FusedSGD, the histories and the prior of newcomers: after the last piece nothing of the files is left in memory"
+    write(frame(), tmp_path/'in')
+    dls = CFDataLoaders.stream_parquet(tmp_path/'in', tmp_path/'out', valid_pct=.1, seed=0, bs=128, device='cpu')
+    learn,table,at = cf_learner(dls, factor_count=4, y_range=(.5, 5.5), seed=0),dls.train_ds,[]
+    release = table.release
+    table.release = lambda: (at.append(1), release())
+    def gives_back(f):
+        at.clear(); f()
+        return len(at) > 0
+    with learn.no_bar(), learn.no_logging(): assert gives_back(lambda: learn.fit(1, cbs=FusedSGD()))
+    assert gives_back(lambda: dls.seen)
+    assert gives_back(lambda: learn.fold_in({int(dls.catalog.item[0]): 4.}))
+
 def test_files_that_changed_are_encoded_again(tmp_path):
     df = frame()
     folder = write(df, tmp_path/'in')
