@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from ..core import SIDES,check_count,check_types,compiled,short_repr
-from ..learn.learner import ranks_items
+from ..learn.learner import ranks_items,unwrapped
 from ..bayes.engines import EpochEngine
+from ..rank.losses import bpr_loss
 from .compare import Compared
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
@@ -71,7 +72,7 @@ class FusedSGD(EpochEngine):
     needs_ratings,ranks = False,False
     @check_types
     def __init__(self,
-        lr:float|None=None, # Highest rate of a one-cycle schedule, by default .05 for ratings and .1 for choices; a row's steps are this over the root of its squared gradients
+        lr:float|None=None, # Highest rate of a one-cycle schedule, by default .05 for ratings, .8 for choices by `bpr_loss`, whose slopes are small, and .1 for others; a row's steps are this over the root of its squared gradients
         wd:float|None=None, # Decay of factors at each rating, for a row with the mean number of ratings (λ), by default .1 for ratings and .05 for choices
         wd_bias:float=0.01, # Decay of biases at each rating
         pct_start:float=0.1, # Share of the fit in which the rate rises
@@ -94,7 +95,7 @@ class FusedSGD(EpochEngine):
     def begin(self):
         m = self.model
         compiled(_steps, 'FusedSGD')
-        rate,decay = (.1, .05) if self.ranks else (.05, .1)
+        rate,decay = (.05, .1) if not self.ranks else (.8, .05) if unwrapped(self.learn.loss_func) is bpr_loss else (.1, .05)
         self.rate,self.decay = rate if self.lr is None else self.lr,decay if self.wd is None else self.wd
         if m.user_weight.weight.device.type != 'cpu':
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")
