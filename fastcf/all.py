@@ -83,6 +83,8 @@ from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *
 from .scale.distributed import *
+from .scale.shard_table import *
 from .scale.sharded import *
+from .scale.shard_files import *
 
 __all__ = [o for o in globals() if not o.startswith('_')]

@@ -128,6 +128,7 @@ def rank(w):
     yield 'MostPopular',lambda: MostPopular,dict(dls=learn.dls)
     yield 'MostPopular.recommend',lambda: MostPopular(learn.dls).recommend,dict(users=some_users, k=3, exclude_seen=True, min_ratings=1)
     yield 'EASE',lambda: EASE,dict(dls=learn.dls, penalty=300., window=None, fade=None, max_items=100)
+    yield 'SLIM',lambda: SLIM,dict(dls=learn.dls, penalty=10., price=1., window=None, fade=None, max_items=100)
     for f in (hit_rate, recall, capped_recall, precision, mrr, mean_average_precision): yield f.__name__,lambda f=f: f,dict(lists=lists, test=test, k=5, per_user=False)
     yield 'ndcg',lambda: ndcg,dict(lists=lists, test=test, k=5, gain='linear', per_user=False)
     yield 'match_lists',lambda: match_lists,dict(lists=lists, test=test, k=5, gain='binary')

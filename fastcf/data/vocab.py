@@ -52,6 +52,7 @@ class Vocab:
         ids # Ids: a Series, an array or a list
     ) -> np.ndarray: # Row numbers, int64 [n]; -1 for an unknown id
         "The row of each id, or -1"
+        if type(ids) is list and len(ids) == 1 and self.ids.dtype.kind in {int: 'iu', np.int64: 'iu', str: 'O'}.get(type(ids[0]), ''): return np.array([self.row(ids[0])]) # no index of one
         try: return self.ids.get_indexer(_index(ids))
         except TypeError: raise ValueError(f"ids: expected ids, numbers or texts, got {short_repr(ids)}") from None
 

@@ -112,14 +112,16 @@ def blocks_of(
 class Products:
     "Products with the same vectors, block after block, in memory that is used again: to be given new memory costs half as long as the products"
     def __init__(self,
-        vectors:Tensor # [n, k]
-    ): self.vectors,self.room = vectors,vectors[:0]
+        vectors:Tensor, # [n, k]
+        more:Tensor|None=None # Added to the products with each [n]
+    ): self.vectors,self.more,self.room = vectors,more,vectors[:0]
 
     def __call__(self,
         left:Tensor # [b, k], in a gradient's absence
     ) -> Tensor: # [b, n], float32; may be changed, and is by the next call
         if len(self.room) < len(left): self.room = left.new_empty(len(left), len(self.vectors))
-        return torch.mm(left, self.vectors.T, out=self.room[:len(left)]).float()
+        room = self.room[:len(left)]
+        return (torch.mm(left, self.vectors.T, out=room) if self.more is None else torch.addmm(self.more, left, self.vectors.T, out=room)).float()
 
 def shown_blocks(
     rows:Tensor, # What to cut [n]

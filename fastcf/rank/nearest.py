@@ -73,8 +73,9 @@ class ItemIndex:
         query,count = F.pad(self.users[rows], (0, 1)).numpy(),min(check_count('count', count), len(self))
         found = self.graph.search(query, count)
         keys,counts = (found.keys[None], np.array([len(found)])) if len(rows) == 1 else (found.keys, found.counts)
-        keys = np.pad(np.asarray(keys)[:, :count].astype('int64'), ((0, 0), (0, max(0, count - keys.shape[1]))))
-        return torch.as_tensor(np.where(np.arange(count) < np.asarray(counts)[:, None], keys, -1))
+        res = np.full((len(rows), count), -1)
+        np.copyto(res[:, :keys.shape[1]], keys, 'unsafe', np.arange(keys.shape[1]) < np.asarray(counts)[:, None])
+        return torch.from_numpy(res)
 
 # %% ../../nbs/rank/09_nearest.ipynb #7e4b0008
 @patch

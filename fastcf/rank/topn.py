@@ -9,11 +9,11 @@ __all__ = []
 
 # %% ../../nbs/rank/03_topn.ipynb #d1c5c59b
 from dataclasses import replace
+from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn import functional as F
 from fastcore.basics import patch
 from ..core import check_choice,check_count,check_types,listed,short_repr
 from ..bayes.posterior import ranges
@@ -35,7 +35,13 @@ def ranked_frame(c, name, ids, id_col, cols, values):
     items = cols[b, k]
     res = {name: pd.Index(ids, tupleize_cols=False)[b], 'rank': k + 1, id_col: c.item[items]}
     if (titles := c.titles(items)) is not None: res['title'] = titles
-    return pd.DataFrame(res | {n: v[b, k] for n,v in values.items()})
+    res |= {n: v[b, k] for n,v in values.items()}
+    df = pd.DataFrame(dict(enumerate(res.values())), copy=False) # every column is new
+    df.columns = _named(*res).view()
+    return df
+
+@lru_cache
+def _named(*names): return pd.Index(names, tupleize_cols=False) # half the time of making a short frame
 
 def strike_seen(scores, rows, seen):
     "Set to minus infinity what the users in `rows` have rated; `scores` [b, items] is changed"
@@ -48,7 +54,8 @@ def strike_seen(scores, rows, seen):
 def _choices(learn, items, min_ratings):
     "The catalog, longer by the new items among those to choose from, and which of its items are left out"
     c,prior,out = learn.dls.catalog,learn.learned.prior('item'),learn.dls.counts() < max(1, min_ratings)
-    ids = listed(items, 'items') if items is not None else prior.df.index if prior is not None and min_ratings < 1 else []
+    if items is None and (prior is None or min_ratings >= 1): return c,out
+    ids = prior.df.index if items is None else listed(items, 'items')
     rows = learn.dls.rows_with_ratings(ids, 'item', 'error' if prior is None else 'nan')
     if items is not None: out = torch.ones_like(out).index_fill(0, torch.as_tensor(rows[rows >= 0]), False)
     if not (rows < 0).any(): return c,out
@@ -63,9 +70,9 @@ def ranks_itself(learn):
 def _order(learn, rank_by):
     "What the list is to be ordered by"
     both = has_ratings(learn.dls.train_ds) or learn.has_choice and learn.choice.rating_range is not None
-    own = ranks_itself(learn)
-    can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
-    if rank_by is None: rank_by = 'value' if both and can_choose else 'rating' if both or own else 'chance'
+    if rank_by is None:
+        can_choose = learn.has_choice or len(learn.dls.train_ds) > 0 # an exported learner may have left the choices behind
+        rank_by = 'value' if both and can_choose else 'rating' if both or ranks_itself(learn) else 'chance'
     check_choice('rank_by', rank_by, RANK_BY)
     if rank_by == 'value' and not both: raise ValueError("rank_by: 'value' needs ratings, and these loaders carry choices alone. Pass 'chance', or 'rating' for the model's own scores.")
     return rank_by
@@ -77,11 +84,10 @@ class _Lists:
         self.out,self.seen = out.nonzero()[:, 0],learn.dls.seen if exclude_seen else None
         self.complete = learn.learned.newcomers.scorer(catalog.item) if learn.learned.newcomers is not None else None
         if order == 'rating':
-            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.products = Products(torch.cat([m.item_weight.weight, m.item_bias.weight], 1))
+            if not self.complete and isinstance(m := learn.model, EmbeddingDotBias): self.products = Products(m.item_weight.weight, m.item_bias.weight[:, 0])
             return
-        self.choice = c = learn.choice # a row of no choices is taken for an average one
-        self.users = torch.cat([c.users, c.users.mean(0, keepdim=True)])
-        self.products = Products(c.longer(self.n).items)
+        self.choice = learn.choice
+        self.products = Products(self.choice.longer(self.n).items)
 
     def masked(self, scores, rows):
         if len(self.out): scores.index_fill_(1, self.out.to(scores.device), -torch.inf)
@@ -102,7 +108,9 @@ class _Lists:
     def top(self, ids, rows, k):
         "Columns of the best items [b, k], and what to show of them; the first is minus infinity where there is no item"
         if self.order == 'rating': return self.top_ratings(ids, rows, k)
-        scores = self.masked(self.products(self.users[rows]), rows)
+        users = self.choice.users[rows.clamp(min=0)]
+        if (rows < 0).any(): users[rows < 0] = self.choice.users.mean(0) # of no choices: taken for an average one
+        scores = self.masked(self.products(users), rows)
         return top_values(self.choice, scores, self.pairs(ids, rows), k, self.order)
 
     def top_ratings(self, ids, rows, k):
@@ -111,7 +119,7 @@ class _Lists:
             best,cols = top_scores(self.masked(self.ratings(ids, rows), rows), k)
             return cols,dict(prediction=best)
         at = rows.to(self.products.vectors.device)
-        raw = self.products(F.pad(m.user_weight(at), (0, 1), value=1.)) # the order is that before the link
+        raw = self.products(m.user_weight(at)) # the order is that before the link
         best,cols = top_scores(self.masked(raw, rows), k)
         return cols,dict(prediction=torch.where(best.isfinite(), m.link(best + m.user_bias(at)), -torch.inf))
 

@@ -332,6 +332,16 @@ def test_unknown_ids_are_named(known, asked, words):
 @pytest.mark.parametrize('ids,want', [([3.0, 1.0], [1, 0]), (pd.array([3, 1], dtype='Int64'), [1, 0]), (pd.Categorical([3, 1, 3]), [1, 0, 1]), (np.array([9, 1], dtype='uint8'), [-1, 0]), ([None, np.nan, 3], [-1, -1, 1]), (['3'], [-1])])
 def test_rows_of_ids_in_other_dtypes(ids, want): assert Vocab([1, 3]).rows(ids).tolist() == want
 
+@pytest.mark.parametrize('known', [[1, 3], np.array([1, 200], dtype='uint8'), ['a', '1'], pd.array(['a', '2020'], dtype=object), [True, False], pd.array([True, False], dtype=object), [1.5, 1.],
+                                   pd.to_datetime(['2020-01-01', '2021-01-01']), [2**63, 2**64 - 1], [('a', 1), ('b', 2)], pd.Categorical(['a', 'b']), [-2**63, 2**63 - 1]])
+def test_one_id_has_the_row_it_has_among_others(known):
+    v = Vocab(known)
+    for o in [*v.ids, 0, 1, -1, 3, 200, 256, True, 1., 1.5, np.int64(1), np.uint8(200), 2**63, -2**63, 2**70, 'a', '1', '2020', '2020-01-01', '', '\ud800', ('a', 1), None, np.nan]:
+        alone,arr = v.rows([o]),np.empty(1, dtype=object)
+        arr[0] = o
+        want = v.rows(pd.Index(arr, tupleize_cols=False).infer_objects() if o != '\ud800' else pd.Index(arr, dtype=object))
+        assert alone.tolist() == want.tolist() and alone.dtype.kind == 'i', o
+
 def test_unsigned_ids_keep_their_last_digit():
     v = Vocab(np.array([2**64 - 1, 2**64 - 2, 2**63], dtype='uint64'))
     assert v.encode(np.array([2**64 - 1, 2**63], dtype='uint64')).tolist() == [2, 0] and v[1] == 2**64 - 2

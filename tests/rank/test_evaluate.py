@@ -7,7 +7,7 @@ from fastcf.core import ArgumentError
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
-from fastcf.rank.baselines import EASE, Baseline, MostPopular, history_windows, item_weights
+from fastcf.rank.baselines import EASE, SLIM, Baseline, MostPopular, history_windows, item_gram, item_weights, sparse_item_weights
 from fastcf.rank.evaluate import compare, cross_evaluate, cut_splitters, evaluate, fold_splitters, plot_evaluation, resampled_means, rolling_splitters, user_scores
 from fastcf.rank.fade import Fade
 from fastcf.rank.losses import FullSoftmax, Hard, InBatch, Negatives, Popular, Uniform, bpr_loss, gbce_loss, sampled_softmax_loss, warp_loss
@@ -61,6 +61,28 @@ def test_ease_of_weighted_rows():
     want = -p / np.diag(p); np.fill_diagonal(want, 0)
     assert item_weights(rows, items, 3, w, 2.).numpy() == pytest.approx(want, abs=1e-5)
 
+@pytest.mark.parametrize('price,penalty', [(.5, 5.), (3., 20.), (0., 5.)])
+def test_slim_against_an_elastic_net_of_each_item_on_all_others(dls, price, penalty):
+    from sklearn.linear_model import ElasticNet
+    x,t = chosen(dls),dls.train_ds
+    gram = item_gram(t.users.long(), t.items.long(), x.shape[1])
+    assert gram.numpy() == pytest.approx(x.T @ x)
+    B = sparse_item_weights(gram, penalty, price, rounds=3000, close=1e-6).numpy()
+    assert (B >= 0).all() and (np.diag(B) == 0).all()
+    for j in (0, 3, 11):
+        rest,n = np.delete(np.arange(x.shape[1]), j),len(x)
+        net = ElasticNet(alpha=(price + penalty) / n, l1_ratio=price / (price + penalty), positive=True, fit_intercept=False, tol=1e-8, max_iter=100_000)
+        assert B[rest, j] == pytest.approx(net.fit(x[:, rest], x[:, j]).coef_, abs=2e-3)
+    def cost(B): return .5 * ((x - x @ B)**2).sum() + price * B.sum() + penalty / 2 * (B**2).sum()
+    default = SLIM(dls, penalty, price)
+    assert cost(default.matrix.numpy()) < 1.01 * cost(B)
+    assert default.scores(torch.tensor([0, 5, 5])).numpy() == pytest.approx((x @ default.matrix.numpy())[[0, 5, 5]], abs=1e-4)
+
+def test_a_high_price_leaves_no_weight_and_windows_fade(dls):
+    assert not SLIM(dls, price=1e6).matrix.any()
+    asked = SLIM(dls, window=4, fade=Fade(3.), price=.1)
+    assert asked.matrix.any() and not torch.allclose(asked.scores(torch.arange(4)), SLIM(dls, window=4, price=.1).scores(torch.arange(4)))
+
 @pytest.mark.parametrize('size,step', [(3, 1), (3, 2), (5, 2), (100, 2)])
 def test_windows_of_histories_against_a_loop(size, step):
     rng = np.random.default_rng(0)
@@ -84,7 +106,8 @@ def test_a_fading_history_is_asked_with_its_weights(dls):
 
 @pytest.mark.parametrize('make,said', [
     (lambda d: EASE(pairs(times=False), window=5), 'window, fade: the loaders carry no times'), (lambda d: EASE(pairs(times=False), fade=Fade(3.)), 'window, fade'),
-    (lambda d: EASE(d, max_items=10), 'items make a table of .* Leave out rare items'), (lambda d: EASE(d, window=0), 'window'), (lambda d: MostPopular(d).recommend(k=0), 'k: '), (lambda d: MostPopular(d).recommend('nobody'), 'nobody')])
+    (lambda d: EASE(d, max_items=10), 'items make a table of .* Leave out rare items'), (lambda d: SLIM(d, max_items=10), 'SLIM: .* items make a table of'), (lambda d: EASE(d, window=0), 'window'), (lambda d: EASE(d, 0.), 'penalty: '), (lambda d: SLIM(d, float('nan')), 'penalty: '),
+    (lambda d: SLIM(d, price=-1.), 'price: '), (lambda d: SLIM(d, price=float('inf')), 'price: '), (lambda d: MostPopular(d).recommend(k=0), 'k: '), (lambda d: MostPopular(d).recommend('nobody'), 'nobody')])
 def test_baselines_refuse(dls, make, said):
     with pytest.raises((ValueError, KeyError), match=said): make(dls)
 

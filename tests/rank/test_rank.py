@@ -203,6 +203,13 @@ def test_lists_by_value_where_only_the_likeliest_are_weighed():
         assert at[mine.item].to_numpy() == pytest.approx(mine.value.to_numpy(), abs=5e-5)
     assert 5 < few < len(ids) - 5 # both ways were taken
 
+def test_lists_share_nothing_that_can_be_changed(learn):
+    first,again = learn.recommend([1, 2], 3),learn.recommend([1, 2], 3)
+    want = again.copy(deep=True)
+    first.columns.name,first.iloc[:, :] = 'changed',first.iloc[::-1].to_numpy()
+    pd.testing.assert_frame_equal(again, want)
+    pd.testing.assert_frame_equal(learn.recommend([1, 2], 3), want)
+
 def test_few_items_and_everybody(learn):
     assert len(learn.recommend(3, 10, items=[1, 2, 3], exclude_seen=False)) <= 3
     everyone = learn.recommend(k=2)

@@ -5,7 +5,7 @@ from torch import nn
 from fastcf.data.loaders import CFDataLoaders
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
-from fastcf.scale import sharded
+from fastcf.scale import shard_table, sharded
 from processes import start, whole_run
 
 SCRIPT = '''
@@ -195,7 +195,7 @@ def test_cut_tables_train_as_whole_ones(runs, kind, world):
 @pytest.mark.parametrize('kind', OPTS)
 def test_each_process_holds_its_share(runs, kind, world):
     for r,o in enumerate(o[kind] for o in runs[world]):
-        shares = [b - a for a,b in (sharded.share_of(n, r, world) for n in runs[1][0][kind]['held'])]
+        shares = [b - a for a,b in (shard_table.share_of(n, r, world) for n in runs[1][0][kind]['held'])]
         assert sorted(set(o['held'])) == sorted(set(shares)) and set(o['state']) <= set(shares)
         if kind != 'sgd': assert o['state']
 
@@ -232,7 +232,7 @@ def test_repeated_rows_and_refusals(runs):
 def test_no_process_ever_has_a_whole_table(runs):
     for world in (1, 2, 3):
         for r,o in enumerate(x['never_whole'] for x in runs[world]):
-            assert o['held'] == [b - a for a,b in (sharded.share_of(n, r, world) for n in runs[1][0]['never_whole']['held'])]
+            assert o['held'] == [b - a for a,b in (shard_table.share_of(n, r, world) for n in runs[1][0]['never_whole']['held'])]
             _close(o['preds'], runs[1][0]['never_whole']['preds'], 1e-3)
             _close_all(o['whole'], runs[1][0]['never_whole']['whole'], 1e-3)
     share = lambda world: max(r['never_whole']['largest'] for r in runs[world])
@@ -271,8 +271,8 @@ def test_one_process_is_as_before():
 
 def test_arguments():
     for n,world in ((10, 4), (2, 3), (1, 1), (7, 2)):
-        cuts = [sharded.share_of(n, r, world) for r in range(world)]
+        cuts = [shard_table.share_of(n, r, world) for r in range(world)]
         assert [b - a for a,b in cuts] == [len(o) for o in torch.arange(n).chunk(world)] + [0] * (world - len(torch.arange(n).chunk(world)))
     for bad in (dict(factor_count=0), dict(factor_count='a'), dict(y_range=(5, 1))):
         with pytest.raises((TypeError, ValueError), match=next(iter(bad))): sharded.sharded_dot_bias(**bad)
-    with pytest.raises(ValueError, match='padding_idx'): sharded.ShardedEmbedding(nn.Embedding(4, 2, padding_idx=0))
+    with pytest.raises(ValueError, match='padding_idx'): shard_table.ShardedEmbedding(nn.Embedding(4, 2, padding_idx=0))
