@@ -24,6 +24,7 @@ from benchmarks import keep
 from benchmarks.sasrec import sasrec_scores
 from benchmarks.scale import skewed_ratings
 import numpy as np, pandas as pd, torch
+from torch.nn import functional as F
 from scipy import sparse
 from fastcf.data.sources import load_ml100k
 from fastcf.data.loaders import CFDataLoaders, RatingsDL
@@ -238,22 +239,40 @@ def vectors(n, k, seed):
     "Vectors of which some directions count more than others, as in learned ones: the j-th is drawn with deviation 1/√j"
     return torch.randn(n, k, generator=torch.Generator().manual_seed(seed)) / torch.arange(1, k + 1).sqrt()
 
+def like_fitted(users, items, k):
+    "Vectors with the structure of learned ones: a choice model's users of ML-100K, and items with the mean, the covariance and the lengths of its items"
+    ml = load_ml100k()
+    m = choices(loaders(ml, np.arange(len(ml.ratings)), np.arange(0)), 0, factor_count=k).choice
+    g,mean = torch.Generator().manual_seed(1),m.items.mean(0)
+    drawn = mean + torch.randn(items, k, generator=g) @ torch.linalg.cholesky((m.items - mean).T.cov()).T
+    lengths = m.items.norm(dim=1)[torch.randint(len(m.items), (items,), generator=g)]
+    return m.users[torch.arange(users) % len(m.users)],F.normalize(drawn) * lengths[:, None]
+
+def at_random(users, items, k): return vectors(users, k, 0),vectors(items, k, 1) * torch.rand(items, 1, generator=torch.Generator().manual_seed(2))
+
 def one_list(items=1_000_000, k=64, users=1_000, tries=100):
     "Milliseconds for the ten best items of one user, exactly and by an index, beside a pass over the items' vectors; the best of some users"
-    df = pd.DataFrame(dict(user=np.arange(items) % users, item=np.arange(items)))
+    df,res = pd.DataFrame(dict(user=np.arange(items) % users, item=np.arange(items))),[]
     learn = cf_learner(CFDataLoaders.from_df(df, rating_name=False, seed=0, valid_pct=0, device='cpu'), 1, seed=0)
-    learn.set_choice(ChoiceModel(vectors(users, k, 0), vectors(items, k, 1) * torch.rand(items, 1, generator=torch.Generator().manual_seed(2))))
-    ids,whole = learn.dls.catalog.user[np.arange(tries)],dict(exclude_seen=False)
+    for drawn in (at_random, like_fitted):
+        learn.set_choice(ChoiceModel(*drawn(users, items, k)))
+        res.append(index_rows(learn, learn.dls.catalog.user[np.arange(tries)]).assign(vectors=drawn.__name__.replace('_', ' ')))
+    res = pd.concat(res)
+    keep(res.assign(load=os.getloadavg()[0]), 'ranking_index')
+    print(f'Ten of {items:,} items of {k} factors for one user\n', res.round(3).to_string())
+
+def index_rows(learn, ids):
+    "A row for a pass over the vectors, one for the exact list, and one for each breadth of a search"
+    whole = dict(exclude_seen=False)
     best = lambda f: min(seconds(partial(f, o), 1, warm=False) for o in ids[:20]) * 1e3
     rows = {'a pass over the vectors': dict(ms=best(lambda _: learn.choice.items.sum())), 'exact': dict(ms=best(lambda o: learn.recommend(o, **whole)))}
     index,build = timed(ItemIndex, learn)
-    for breadth in (128, 256, 512, 1024):
+    for breadth in (128, 256, 512, 768, 1024):
         index.graph.expansion_search = breadth
         rows[f'index, {breadth} in view'] = dict(ms=best(lambda o: index.recommend(o, **whole)), recall=index.recall(list(ids), **whole), build=build)
     res = pd.DataFrame(rows).T
     res['passes'],res['times as fast as exact'] = res.ms / res.ms.iloc[0],res.ms['exact'] / res.ms
-    keep(res.assign(load=os.getloadavg()[0]), 'ranking_index')
-    print(f'Ten of {items:,} items of {k} factors for one user\n', res.round(3).to_string())
+    return res
 
 def main(argv=()):
     parser = argparse.ArgumentParser()
