@@ -86,14 +86,14 @@ def chances(dls, seed, **kw): return By(choices(dls, seed, **kw), 'chance')
 def ease(dls, seed, **kw): return EASE(dls, **kw)
 def popular(dls, seed): return MostPopular(dls)
 
-def by_gradient(dls, seed, loss='full softmax', epochs=30, lowest=1., wd=.5, **kw):
+def by_gradient(dls, seed, loss='full softmax', epochs=30, lowest=1., wd=.5, lr=1e-2, **kw):
     "The dot product with biases, trained to rank through the Learner"
     if loss == 'full softmax': learn = softmax_learner(dls, lowest=lowest, wd=wd, metrics=[], seed=seed, **kw)
     else:
         rows,items = user_loaders(dls, 10, lowest, seed),len(dls.catalog.item)
         losses = {'BPR': bpr_loss, 'gBCE': partial(gbce_loss, sampled=32 / (items - 1))}
         sampler = Uniform(32, seed) if loss == 'gBCE' else Popular(32, .75, seed)
-        learn = cf_learner(rows, 64, loss_func=losses[loss], cbs=Negatives(sampler), seed=seed, lr=1e-2, wd=wd, **kw)
+        learn = cf_learner(rows, 64, loss_func=losses[loss], cbs=Negatives(sampler), seed=seed, lr=lr, wd=wd, **kw)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs)
     return learn
 
@@ -115,7 +115,7 @@ IMPLICIT = grid(implicit_model, factors=(32, 64), regularization=(1., 5.), alpha
 BPR = grid(implicit_model, kind=('bpr',), factors=(32, 64), learning_rate=(.05,), regularization=(.01, .03), iterations=(100,))
 OURS = dict(factor_count=(32, 64), unobserved=(.1, .3), lowest=(.5, 1.))
 LAST = {'most popular': [popular], 'implicit BPR': BPR, 'implicit iALS': IMPLICIT, 'EASE': grid(ease, penalty=(100., 300., 1000.)), 'fastcf IALS': grid(chances, recency=(None,), **OURS)}
-SAMPLED = dict(epochs=(8,), lowest=(.5,), wd=(.1, 1.))
+SAMPLED = dict(epochs=(8,), lowest=(.5,), wd=(.1, 1.), lr=(1e-2, 5e-2))
 GRADIENT = {'fastcf gradient, full softmax': grid(by_gradient, factor_count=(64, 128), dropout=(0., .5), strike=(True, False), lowest=(.2, 1.)),
             **{f'fastcf gradient, {o}': grid(by_gradient, loss=(o,), **SAMPLED) for o in ('BPR', 'gBCE')},
             'fastcf gradient, FusedSGD': grid(by_fused, epochs=(10, 20), lowest=(.2, 1.), wd=(.02, .05))}
