@@ -1,7 +1,7 @@
 """Lists beside those of LensKit and RecTools on ML-100K, without times: the protocols and measures of `benchmarks.ranking`.
 
-`python -m benchmarks.list_peers` writes `list_peers.csv` in about twenty minutes of one core. It needs the extra `peers` in an environment of its own, since RecTools asks
-for an older NumPy than the other benchmarks do: `pip install torch==2.13.0 && pip install -e '.[peers]'`.
+`python -m benchmarks.list_peers` writes `list_peers.csv` in about twenty minutes of one core. It needs an environment of its own, since RecTools asks
+for an older NumPy than is pinned here: `pip install torch==2.13.0 && pip install -e . -r benchmarks/list_peers.txt`.
 
 *last* and *liked* are the mean of three seeds with their standard deviation, or one run of a method without chance; *five cuts* is the mean over each user's last five ratings, one seed, and `ahead`
 by how much NDCG is ahead of the peer with the highest, with the standard error over users. Settings are chosen on validation rows alone, in each protocol. The last row is `Blend` of the SLIM and the
@@ -91,7 +91,7 @@ def five_rows(ml):
 
 def main(argv=()):
     torch.set_num_threads(1); warnings.simplefilter('ignore')
-    if importlib.util.find_spec('rectools') is None or importlib.util.find_spec('lenskit') is None: return print("LensKit or RecTools is missing: pip install -e '.[peers]' in an environment of its own")
+    if importlib.util.find_spec('rectools') is None or importlib.util.find_spec('lenskit') is None: return print("LensKit or RecTools is missing: pip install -e . -r benchmarks/list_peers.txt, in an environment of its own")
     df = pd.DataFrame(rows(load_ml100k())).set_index(['protocol', 'who'])
     keep(df, 'list_peers')
     shown(df)
