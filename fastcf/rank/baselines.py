@@ -126,7 +126,14 @@ class EASE(Baseline):
         self.groups = group_ratings(users, items, len(dls.catalog.user))
         self.weights = (torch.ones(len(users)) if fade is None else fade(users, t.times))[self.groups.order]
 
-    def weigh(self, rows, items, item_count, penalty): return item_weights(rows, items, item_count, penalty=penalty)
+    def weigh(self,
+        rows:Tensor, # As for `item_weights`
+        items:Tensor, # As for `item_weights`
+        item_count:int, # Items
+        penalty:float # Ridge penalty
+    ) -> Tensor: # Weight of each item for each other [items, items]
+        "What items say of one another; another model of this kind has another one"
+        return item_weights(rows, items, item_count, penalty=penalty)
 
     def scores(self,
         rows:Tensor # Row numbers of users [b]
@@ -173,4 +180,11 @@ class SLIM(EASE):
         self.price = price
         super().__init__(dls, penalty, window, fade, max_items)
 
-    def weigh(self, rows, items, item_count, penalty): return sparse_item_weights(item_gram(rows, items, item_count), penalty, self.price)
+    def weigh(self,
+        rows:Tensor, # As for `item_weights`
+        items:Tensor, # As for `item_weights`
+        item_count:int, # Items
+        penalty:float # Ridge penalty
+    ) -> Tensor: # Weight of each item for each other [items, items]
+        "The weights of SLIM"
+        return sparse_item_weights(item_gram(rows, items, item_count), penalty, self.price)

@@ -36,6 +36,7 @@ def _each_of_rows(learn, weight, f):
         if isinstance(state[k], Tensor) and state[k].ndim and len(state[k]) == n: state[k] = f(state[k])
 
 def settle_rows(learn):
+    "Let pending steps of rows be made"
     if hasattr(learn.opt, 'settle'): learn.opt.settle()
 
 def _cut_table(learn, table):
@@ -57,7 +58,9 @@ def _cut(learn):
     for parent,name,table in places: setattr(parent, name, cut[table])
     return [(parent, name) for parent,name,_ in places]
 
-def is_number(v): return isinstance(v, (bool, int, float)) or isinstance(v, Tensor) and v.ndim == 0
+def is_number(v):
+    "Whether it is a number, or a tensor of one"
+    return isinstance(v, (bool, int, float)) or isinstance(v, Tensor) and v.ndim == 0
 
 def _share_numbers(state, device):
     "What process 0, which always has rows, knows beside tables, such as how many steps there were"
