@@ -93,7 +93,7 @@ def recommend(self:ItemIndex,
     users = list(c.user[np.flatnonzero(dls.counts('user').numpy())]) if users is None else listed(users)
     rows,tops = torch.as_tensor(dls.rows_with_ratings(users, 'user', 'error')),[]
     offsets,seen = dls.seen
-    for at in rows.split(256) if len(rows) else ():
+    for at in shown_blocks(rows, 2**13):
         known = offsets[at + 1] - offsets[at]
         cols = self.candidates(at, check_count('spare', spare) * k + (int(known.max()) if exclude_seen else 0)) # [b, m]
         cols,order = cols.sort(1) # so that of equals the first wins
