@@ -79,6 +79,7 @@ from .serve.hub import *
 from .serve.checkpoint import *
 from .serve.pickles import *
 from .scale.loops import *
+from .scale.row_tables import *
 from .scale.rowwise import *
 from .scale.fused import *
 from .scale.stream import *

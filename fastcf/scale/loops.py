@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/scale/loops.html.md"""
 __all__ = []
 
 # %% ../../nbs/scale/00_loops.ipynb #112e6973
+from functools import lru_cache
 import numpy as np
 from ..core import compiled
 
@@ -16,7 +17,52 @@ def fast(
     loop # A function of numbers and arrays
 ): # The same in machine code
     "`loop`, compiled such that it goes over several columns at a time"
+    _teach_numba()
     return compiled(loop, error_model='numpy')
+
+# %% ../../nbs/scale/00_loops.ipynb #ab1pf17
+AHEAD = 24 # rows from the one that is worked on to the one that is asked for
+
+def come_near(
+    table, # Numbers that lie side by side [n, ...]
+    row # A row of it
+):
+    "Ask memory for a row, without waiting for it"
+
+@lru_cache
+def _teach_numba():
+    "What a compiled loop may call"
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic,overload,register_jitable
+
+    @intrinsic
+    def prefetch(context, table, at):
+        def generate(context, builder, signature, args):
+            byte,word = ir.IntType(8).as_pointer(),ir.IntType(32)
+            start = builder.bitcast(context.make_array(signature.args[0])(context, builder, args[0]).data, byte)
+            f = builder.module.declare_intrinsic('llvm.prefetch', [byte], ir.FunctionType(ir.VoidType(), [byte, word, word, word]))
+            builder.call(f, [builder.gep(start, [args[1]]), word(0), word(2), word(1)]) # to read, into the second cache, data
+            return context.get_dummy_value()
+        return types.void(table, types.int64),generate
+
+    @overload(come_near)
+    def _(table, row):
+        def each_line(table, row):
+            size = table.strides[0]
+            for at in range(row * size, (row + 1) * size, 64): prefetch(table, at)
+            prefetch(table, (row + 1) * size - 1)
+        return each_line
+
+    register_jitable(work_out)
+
+# %% ../../nbs/scale/00_loops.ipynb #ab3pf17
+def work_out(s, t, sums, steps, due):
+    "What is due at step `t` since step `s`, into its place of `due`: fading of the row and of two means, and movement"
+    at = s & 63
+    steps[at] = s
+    for i in range(min(3, len(sums))): due[at, i] = np.exp(sums[i, t] - sums[i, s])
+    if len(sums) == 5: due[at, 3] = sums[4, s]
 
 # %% ../../nbs/scale/00_loops.ipynb #96806191
 def distinct_rows(rows, unique, inverse):
@@ -43,31 +89,37 @@ def sum_rows(inverse, g, total):
 # %% ../../nbs/scale/00_loops.ipynb #2243f008
 def decay_rows(rows, w, last, logs, t, out):
     "Rows with the decay that is due, into `out`"
-    k,near = w.shape[1],np.float32(0)
-    for start in range(0, len(rows), 64):
-        block = rows[start:start+64]
-        for r in block:
+    n,k = len(rows),w.shape[1]
+    steps,due = np.full(64, -1, np.int64),np.empty((64, 4), np.float32)
+    for ahead in range(n + AHEAD):
+        if ahead < n:
+            r = rows[ahead]
             if not 0 <= r < len(w): raise IndexError('index out of range in self')
-            near += last[r]
-            for f in range(0, k, 16): near += w[r, f]
-        for j in range(len(block)):
-            x,y = w[block[j]],out[start + j]
-            left = np.float32(np.exp(logs[t] - logs[last[block[j]]]))
-            for f in range(k): y[f] = left * x[f]
-    return near
+            come_near(last, r)
+            come_near(w, r)
+        j = ahead - AHEAD
+        if j < 0: continue
+        x,y,s = w[rows[j]],out[j],last[rows[j]]
+        if steps[s & 63] != s: work_out(s, t, logs, steps, due)
+        left = due[s & 63, 0]
+        for f in range(k): y[f] = left * x[f]
 
 # %% ../../nbs/scale/00_loops.ipynb #0cd6b260
 def decay_step(unique, total, w, sqr_sum, last, logs, t, adaptive, lr, eps, keep, log_decay):
     "What is due, and step `t + 1`, by the sums of the gradients of each different row"
-    k = w.shape[1]
-    logs[t+1],near = logs[t] + log_decay,np.float32(0)
-    for j in range(len(unique)):
-        if j % 64 == 0:
-            for r in unique[j:j+64]:
-                for f in range(0, k, 16): near += w[r, f]
+    n,k = len(unique),w.shape[1]
+    steps,due = np.full(64, -1, np.int64),np.empty((64, 4), np.float32)
+    for ahead in range(n + AHEAD):
+        if ahead < n:
+            come_near(last, unique[ahead])
+            come_near(w, unique[ahead])
+            if adaptive: come_near(sqr_sum, unique[ahead])
+        j = ahead - AHEAD
+        if j < 0: continue
         r,rate = unique[j],lr
-        x,d = w[r],total[j]
-        left = np.float32(np.exp(logs[t] - logs[last[r]])) * keep
+        x,d,s = w[r],total[j],last[r]
+        if steps[s & 63] != s: work_out(s, t, logs, steps, due)
+        left = due[s & 63, 0] * keep
         if adaptive:
             square = np.float32(0)
             for f in range(k): square += d[f] * d[f]
@@ -75,49 +127,70 @@ def decay_step(unique, total, w, sqr_sum, last, logs, t, adaptive, lr, eps, keep
             rate = lr / (np.sqrt(sqr_sum[r, 0]) + eps)
         for f in range(k): x[f] = left * x[f] - rate * d[f]
         last[r] = t + 1
-    return near
+    logs[0, t+1] = logs[0, t] + log_decay
 
 # %% ../../nbs/scale/00_loops.ipynb #989b0e32
 def adam_rows(rows, w, means, last, sums, t, eps, out):
     "Rows with the decay and movement that are due, into `out`"
-    k,near = w.shape[1],np.float32(0)
-    flat = means.reshape(len(w), 2 * k)
-    for start in range(0, len(rows), 64):
-        block = rows[start:start+64]
-        for r in block:
+    n,k = len(rows),w.shape[1]
+    steps,due = np.full(64, -1, np.int64),np.empty((64, 4), np.float32)
+    for ahead in range(n + AHEAD):
+        if ahead < n:
+            r = rows[ahead]
             if not 0 <= r < len(w): raise IndexError('index out of range in self')
-            near += last[r]
-            for f in range(0, k, 16): near += w[r, f]
-            for f in range(0, 2 * k, 16): near += flat[r, f]
-        for j in range(len(block)):
-            r = block[j]
-            x,m,v,y,s = w[r],means[r, 0],means[r, 1],out[start + j],last[r]
-            fade,move = np.float32(np.exp(sums[0, t] - sums[0, s])),np.float32(sums[4, s])
-            for f in range(k): y[f] = (x[f] - move * m[f] / (np.sqrt(v[f]) + eps)) * fade
-    return near
+            come_near(last, r)
+            come_near(w, r)
+            come_near(means, r)
+        j = ahead - AHEAD
+        if j < 0: continue
+        r = rows[j]
+        x,m,v,y,s = w[r],means[r, 0],means[r, 1],out[j],last[r]
+        if steps[s & 63] != s: work_out(s, t, sums, steps, due)
+        fade,move = due[s & 63, 0],due[s & 63, 3]
+        for f in range(k): y[f] = (x[f] - move * m[f] / (np.sqrt(v[f]) + eps)) * fade
 
 # %% ../../nbs/scale/00_loops.ipynb #1c276295
 def adam_step(unique, total, w, means, last, sums, t, old_eps, lr, mom, sqr_mom, eps, keep, d1, d2, log_decay):
     "What is due, and step `t + 1`, by the sums of the gradients of each different row"
-    k,step,new1,new2 = w.shape[1],np.float32(lr / d1),np.float32(1 - mom),np.float32(1 - sqr_mom)
-    b1,b2 = np.log(max(mom, 1e-30)),np.log(sqr_mom)
-    for i in range(4): sums[i, t+1] = sums[i, t] + (log_decay, b1, b2, b1 - b2 / 2 - log_decay)[i]
-    flat,near = means.reshape(len(w), 2 * k),np.float32(0)
-    for j in range(len(unique)):
-        if j % 64 == 0:
-            for r in unique[j:j+64]:
-                near += last[r]
-                for f in range(0, k, 16): near += w[r, f]
-                for f in range(0, 2 * k, 16): near += flat[r, f]
+    n,k,step,new1,new2 = len(unique),w.shape[1],np.float32(lr / d1),np.float32(1 - mom),np.float32(1 - sqr_mom)
+    steps,due = np.full(64, -1, np.int64),np.empty((64, 4), np.float32)
+    for ahead in range(n + AHEAD):
+        if ahead < n:
+            come_near(last, unique[ahead])
+            come_near(w, unique[ahead])
+            come_near(means, unique[ahead])
+        j = ahead - AHEAD
+        if j < 0: continue
         r = unique[j]
-        x,m,v,d,s = w[r],means[r, 0],means[r, 1],total[j],last[r]
-        fade,move = np.float32(np.exp(sums[0, t] - sums[0, s])) * keep,np.float32(sums[4, s])
-        fade1,fade2 = np.float32(np.exp(sums[1, t] - sums[1, s]) * mom),np.float32(np.exp(sums[2, t] - sums[2, s]) * sqr_mom)
+        x,m,v,g,s = w[r],means[r, 0],means[r, 1],total[j],last[r]
+        if steps[s & 63] != s: work_out(s, t, sums, steps, due)
+        d = due[s & 63]
+        fade,fade1,fade2,move = d[0] * keep,d[1] * np.float32(mom),d[2] * np.float32(sqr_mom),d[3]
         for f in range(k):
             now = (x[f] - move * m[f] / (np.sqrt(v[f]) + old_eps)) * fade
-            a,b = fade1 * m[f] + new1 * d[f],fade2 * v[f] + new2 * d[f] * d[f]
+            a,b = fade1 * m[f] + new1 * g[f],fade2 * v[f] + new2 * g[f] * g[f]
             m[f],v[f],x[f] = a,b,now - step * a / (np.sqrt(b) / d2 + eps)
         last[r] = t + 1
+    b1,b2 = np.log(max(mom, 1e-30)),np.log(sqr_mom)
+    for i,o in enumerate((log_decay, b1, b2, b1 - b2 / 2 - log_decay)): sums[i, t+1] = sums[i, t] + o
     sums[4, t+1] = 0
     for s in range(max(0, t - 255), t + 1): sums[4, s] += lr * d2 / d1 * np.exp(sums[3, t+1] - sums[3, s])
-    return near
+
+# %% ../../nbs/scale/00_loops.ipynb #pr17c0de
+def pair_scores(ui, ii, x, y, b, c, out):
+    "Products of rows of `x` and `y`, and their biases, into `out`"
+    for j in range(len(ui)):
+        p,q,score = x[ui[j]],y[ii[j]],b[ui[j], 0] + c[ii[j], 0]
+        for f in range(len(p)): score += p[f] * q[f]
+        out[j] = score
+
+def pair_gradients(back, ui, ii, x, y, dx, dy, db, dc):
+    "What comes back for each score, added up for each row into `dx`, `dy`, `db` and `dc`"
+    for j in range(len(ui)):
+        u,i,g = ui[j],ii[j],back[j]
+        p,q,dp,dq = x[u],y[i],dx[u],dy[i]
+        for f in range(len(p)):
+            dp[f] += g * q[f]
+            dq[f] += g * p[f]
+        db[u, 0] += g
+        dc[i, 0] += g

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor,nn
 from fastai.torch_core import num_distrib,rank_distrib
 from ..core import check_types
-from .rowwise import RowEmbedding
+from .row_tables import RowEmbedding
 from .distributed import gather_rows,together
 
 # %% ../../nbs/scale/04_shard_table.ipynb #745858e4

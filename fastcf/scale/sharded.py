@@ -19,7 +19,8 @@ from ..core import check_count,check_range,check_types
 from ..data.loaders import CFDataLoaders
 from ..learn.model import EmbeddingDotBias,model_device
 from ..learn.learner import CFLearner
-from .rowwise import RowEmbedding,clip_values,gradient_values
+from .row_tables import RowEmbedding
+from .rowwise import clip_values,gradient_values
 from .distributed import DataParallel,LostProcessError,gather_rows,in_processes,join_processes,together
 from .shard_table import ShardedEmbedding,sharded_tables
 

@@ -12,14 +12,16 @@ from fastcf.learn.learner import cf_learner
 from fastcf.learn.model import EmbeddingDotBias
 from fastcf.learn.optim import FusedAdam, table_optimizer
 from fastcf.learn import lr_finder, predict
-from fastcf.scale import rowwise
-from fastcf.scale.rowwise import RowEmbedding, RowwiseAdagrad, RowwiseAdam, RowwiseSGD, rowwise_tables
+from fastcf.scale import loops, row_tables, rowwise
+from fastcf.scale.row_tables import RowEmbedding
+from fastcf.scale.rowwise import RowwiseAdagrad, RowwiseAdam, RowwiseSGD, rowwise_tables
 from fastcf.watch.embedding_stats import EmbeddingStats
 
 @pytest.fixture(params=['compiled', 'plain'])
 def loop(request, monkeypatch):
     "Both forms of a step: the compiled loop, and calls into PyTorch where numba is missing"
-    if request.param == 'plain': monkeypatch.setattr(rowwise, 'HAS_NUMBA', False)
+    if request.param == 'plain':
+        for room in (rowwise, row_tables): monkeypatch.setattr(room, 'HAS_NUMBA', False)
     return request.param
 
 OPTS = [RowwiseSGD, RowwiseAdagrad, RowwiseAdam]
@@ -237,8 +239,8 @@ def test_rows_of_any_type_and_shape_are_looked_up(loop):
 def test_different_rows_are_found(rows):
     "Also where row numbers have all their lowest bits in common"
     rows = torch.tensor(rows, dtype=torch.int64)
-    unique,inverse = rowwise._hashed(rows)
-    assert torch.equal(unique[inverse], rows) and len(unique) == len(set(rows.tolist()))
+    unique,inverse = row_tables._hashed(rows)
+    assert (unique[inverse] == rows.numpy()).all() and len(unique) == len(set(rows.tolist()))
 
 def test_means_that_lie_apart_are_put_side_by_side():
     "As in a state that was loaded, or copied"
@@ -254,11 +256,11 @@ def test_means_that_lie_apart_are_put_side_by_side():
         return t.weight.detach()
     assert torch.equal(go(True), go(False))
 
-def pair_model(seed=0):
+def pair_model(seed=0, opt_func=RowwiseAdam):
     "A model whose four tables have something pending, and their optimizer"
     torch.manual_seed(seed)
     model = rowwise_tables(EmbeddingDotBias(9, 12, 3, (0, 6)))
-    opt = RowwiseAdam(list(model.parameters()), lr=.1, wd=.5)
+    opt = opt_func(list(model.parameters()), lr=.1, wd=.5)
     for j in range(3): model(torch.tensor([j, j]), torch.tensor([j, 8 - j])).sum().backward(); opt.step(); opt.zero_grad()
     return model,opt
 
@@ -280,6 +282,17 @@ def test_one_node_for_all_tables_is_table_by_table(users, items, kind, monkeypat
     each = gradients(b, users, items, False)
     for x,y in zip(one, each): same(x, y, 1e-6)
 
+@pytest.mark.parametrize('opt_func', OPTS)
+def test_gradients_of_two_batches_add_up(opt_func):
+    "As with GradientAccumulation: rows that a batch holds once each are there twice when a second has come"
+    (a,opt1),(b,opt2) = pair_model(opt_func=opt_func),pair_model(opt_func=opt_func)
+    b.user_weight.register_forward_hook(lambda *o: None)
+    for model,opt in ((a, opt1), (b, opt2)):
+        for users,items in (([1, 2, 1], [3, 3, 4]), ([2, 5], [3, 0]), ([1, 2], [3, 4])): model(torch.tensor(users), torch.tensor(items)).sum().backward()
+        opt.step()
+        model.eval()
+    for p,q in zip(a.parameters(), b.parameters()): same(p.detach(), q.detach(), 1e-6)
+
 @pytest.mark.parametrize('change', ['hook', 'other optimizer', 'plain table', 'shape'])
 def test_tables_that_cannot_go_together_are_asked_one_by_one(change):
     model,opt = pair_model()
@@ -299,10 +312,37 @@ def test_a_copy_of_learner_and_optimizer_writes_into_its_own_tables(opt_func):
     opt = opt_func([t.weight], lr=.1, wd=.5)
     for r in (1, 2): step(t, opt, r)
     (t2,opt2),before = copy.deepcopy((t, opt)),t.weight.detach().clone()
-    for p in (t2.weight,): rowwise._OPTIMIZERS[p] = rowwise.weakref.ref(opt2)
+    for p in (t2.weight,): row_tables.OPTIMIZERS[p] = rowwise.weakref.ref(opt2)
     step(t2, opt2, 5)
     assert torch.equal(t.weight, before) and not torch.equal(t2.weight, before)
     t.weight.data = t.weight.data.clone() # as `load_state_dict(assign=True)` or a move between devices does
     step(t, opt, 5)
     t.eval(); t2.eval()
     same(t.weight.detach(), t2.weight.detach(), 1e-6)
+
+def test_the_rows_of_a_large_table_are_where_they_were():
+    "Large tables are moved to large pages: numbers, parameter and gradient stay, and memory that other processes look at is left alone"
+    t = nn.Embedding(2**14, 65)
+    w,before = t.weight,t.weight.detach().clone()
+    moved = RowEmbedding(t)
+    assert moved.weight is w and torch.equal(w.detach(), before)
+    moved(torch.tensor([3, 3])).sum().backward()
+    assert w.grad.to_dense()[3].tolist() == [2.] * 65
+    shared = nn.Embedding(2**14, 65)
+    shared.weight.data.share_memory_()
+    at = shared.weight.data_ptr()
+    assert RowEmbedding(shared).weight.data_ptr() == at
+    assert RowEmbedding(nn.Embedding(2**14, 65, device='meta')).weight.is_meta
+
+@pytest.mark.parametrize('loop', [loops.decay_rows, loops.adam_rows])
+def test_what_is_due_depends_on_the_step_of_the_row_alone(loop):
+    "More steps than the loop has places for: rows of one place take turns"
+    g,n,k,t = torch.Generator().manual_seed(0),300,5,250
+    w,means,last = torch.randn(n, k, generator=g).numpy(),torch.rand(n, 2, k, generator=g).numpy(),torch.randint(0, t + 1, (n,), generator=g).int().numpy()
+    sums = -torch.rand(5 if loop is loops.adam_rows else 1, t + 1, generator=g).double().cumsum(1).numpy() / 50
+    out,rows = torch.empty(n, k).numpy(),torch.randperm(n, generator=g).numpy()
+    args = (means, last, sums, t, .01) if loop is loops.adam_rows else (last, sums, t)
+    loops.fast(loop)(rows, w, *args, out)
+    left,w = torch.tensor(sums[0, t] - sums[0, last[rows]]).exp().float()[:, None],torch.tensor(w[rows])
+    if loop is loops.adam_rows: w = w - torch.tensor(sums[4, last[rows]]).float()[:, None] * torch.tensor(means[rows, 0]) / (torch.tensor(means[rows, 1]).sqrt() + .01)
+    same(torch.tensor(out), left * w, 1e-4)
