@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from fastai.callback.core import Callback
-from ..core import check_count,check_shape,check_share,check_types,short_repr
+from ..core import HAS_NUMBA,check_count,check_shape,check_share,check_types,compiled,short_repr
 from ..learn.learner import RANKING,unwrapped
 from ..learn.model import EmbeddingDotBias,require,score_all
 from .topn import strike_seen
@@ -89,6 +89,28 @@ def gbce_loss(
     others = (F.softplus(scores[:, 1:].masked_fill(~counts, 0.)) * counts).sum(1)
     return _mean(beta * F.softplus(-scores[:, 0]) + others, weights)
 
+# %% ../../nbs/rank/07_losses.ipynb #5d1c27aa
+def find_draws(numbers, cdf, guide, out):
+    "The first item whose summed chances are above each number, into `out`"
+    last,scale = len(cdf) - 1,len(cdf) / cdf[-1]
+    for j in range(len(numbers)):
+        i = guide[min(int(numbers[j] * scale), last)]
+        while i > 0 and cdf[i-1] > numbers[j]: i -= 1
+        while i < last and cdf[i] <= numbers[j]: i += 1
+        out[j] = i
+
+def find_chosen(users, each, items, item_count, offsets, chosen, out):
+    "Whether each item is among the sorted `chosen`, those of user `u` from `offsets[u]` to `offsets[u+1]`, into `out`; `each` items a user"
+    for j in range(len(items)):
+        u = users[j // each]
+        key = u * item_count + items[j]
+        low,n = (offsets[u], offsets[u+1] - offsets[u]) if u + 1 < len(offsets) else (0, 0)
+        while n > 1: # it is among the `n` from `low` on, or nowhere
+            half = n // 2
+            if chosen[low + half - 1] < key: low += half
+            n -= half
+        out[j] = n == 1 and chosen[low] == key
+
 # %% ../../nbs/rank/07_losses.ipynb #f1c4cb40
 class Uniform:
     "Any item, all alike"
@@ -104,25 +126,35 @@ class Uniform:
     ):
         "Learn what there is from the loaders"
         self.generator.manual_seed(self.seed)
-        self.item_count,(offsets,items) = len(dls.catalog.item),dls.seen
-        rows = torch.repeat_interleave(offsets.diff())
+        self.item_count,(self.offsets,items) = len(dls.catalog.item),dls.seen
+        rows = torch.repeat_interleave(self.offsets.diff())
         self.chosen = (rows * self.item_count + items.long()).sort().values
         self.log_p = self.log_chances(dls.counts())
         self.cdf = self.log_p.double().exp().cumsum(0)
+        parts = torch.arange(self.item_count, dtype=torch.float64) / self.item_count * self.cdf[-1]
+        self.guide = torch.searchsorted(self.cdf, parts, right=True).clamp(max=self.item_count - 1).int()
 
     def log_chances(self, counts): return torch.full((len(counts),), -math.log(len(counts)))
 
     def is_chosen(self,
-        users, # Row numbers of users
-        items # Row numbers of items, of the same shape
-    ):
-        "Whether each user chose each item, of the same shape"
-        key = users * self.item_count + items
+        users, # Row numbers of users [b]
+        items # Row numbers of items, some for each user [b, …]
+    ): # Like `items`
+        "Whether each user chose each of their items"
+        if HAS_NUMBA and len(users):
+            res = torch.empty(items.shape, dtype=torch.bool)
+            compiled(find_chosen)(users.numpy(), items.numel() // len(users), items.flatten().numpy(), self.item_count, self.offsets.numpy(), self.chosen.numpy(), res.view(-1).numpy())
+            return res
+        key = users.view(-1, *[1] * (items.ndim - 1)) * self.item_count + items
         at = torch.searchsorted(self.chosen, key.flatten()).clamp(max=len(self.chosen) - 1).view(key.shape)
         return self.chosen[at] == key
 
     def draw(self, *shape):
         u = torch.rand(*shape, generator=self.generator, dtype=torch.float64) * self.cdf[-1]
+        if HAS_NUMBA:
+            res = torch.empty(u.shape, dtype=torch.int64)
+            compiled(find_draws)(u.flatten().numpy(), self.cdf.numpy(), self.guide.numpy(), res.view(-1).numpy())
+            return res
         return torch.searchsorted(self.cdf, u, right=True).clamp(max=self.item_count - 1)
 
     def sample(self,
@@ -131,13 +163,15 @@ class Uniform:
         score=None # Function of users and items to scores, for samplers that look at them
     ) -> tuple: # Items [b, n], and which of them count: the others were chosen too [b, n]
         "Draw items that were not chosen"
-        res,users = self.draw(len(users), self.count),users[:, None].expand(-1, self.count)
+        res = self.draw(len(users), self.count)
         bad = self.is_chosen(users, res)
+        flat,again = res.view(-1),bad.view(-1).nonzero()[:, 0] # where to draw again
         for _ in range(5):
-            again = bad.nonzero(as_tuple=True)
-            if not len(again[0]): break
-            res[again] = self.draw(len(again[0]))
-            bad[again] = self.is_chosen(users[again], res[again])
+            if not len(again): break
+            flat[again] = new = self.draw(len(again))
+            still = self.is_chosen(users[again // self.count], new)
+            bad.view(-1)[again] = still
+            again = again[still]
         return res,~bad
 
 class Popular(Uniform):
@@ -166,7 +200,7 @@ class InBatch(Uniform):
     def sample(self, users, items, score=None):
         n = min(self.count, len(items) - 1)
         others = items[(torch.arange(len(items))[:, None] + 1 + torch.arange(n)) % len(items)]
-        return others,~self.is_chosen(users[:, None].expand_as(others), others)
+        return others,~self.is_chosen(users, others)
 
 class Hard(Uniform):
     "The highest scores among several that are drawn"
