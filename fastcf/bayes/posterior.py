@@ -17,27 +17,38 @@ from torch.nn import functional as F
 @dataclass
 class RatingsCSR:
     "Ratings sorted by row"
-    order:Tensor # Of each rating as sorted, its place among those given [n]
+    order:Tensor|None # Of each rating as sorted, its place among those given [n]; `None`: they were given like this
     cols:Tensor # Its column, the row of the other side [n]
     starts:Tensor # Where the ratings of each row begin, and where the last end [rows + 1]
     def to(self,
         device # Where they should live
     ): # The ratings there
         "These ratings on `device`"
-        return RatingsCSR(*(o.to(device) for o in (self.order, self.cols, self.starts)))
+        return RatingsCSR(*(None if o is None else o.to(device) for o in (self.order, self.cols, self.starts)))
 
     def rows(self):
         "The row of each rating as sorted [n]"
         return torch.repeat_interleave(self.starts.diff())
 
+    def sorted(self,
+        values:Tensor # One a rating, in the order they were given in [n]
+    ) -> Tensor: # [n]
+        "What goes with each rating, as they are sorted"
+        return values if self.order is None else values.index_select(0, self.order)
+
+    def part(self,
+        rows:slice # Some rows, one after the other
+    ): # These, their ratings as a slice, and the latter sorted
+        "The ratings of some rows"
+        starts = self.starts[rows.start:rows.stop+1]
+        at = slice(int(starts[0]), int(starts[-1]))
+        return rows,at,RatingsCSR(None if self.order is None else self.order[at], self.cols[at], starts - starts[0])
+
     def slices(self,
         row_count:int # Rows at a time, at most
     ): # Of each slice: its rows and its ratings as slices, and the latter sorted
         "The ratings of some rows after the other"
-        for s in range(0, max(1, len(self.starts) - 1), row_count):
-            starts = self.starts[s:s+row_count+1]
-            at = slice(int(starts[0]), int(starts[-1]))
-            yield slice(s, s + row_count),at,RatingsCSR(self.order[at], self.cols[at], starts - starts[0])
+        for s in range(0, max(1, len(self.starts) - 1), row_count): yield self.part(slice(s, s + row_count))
 
 def ranges(
     starts:Tensor, # [n]

@@ -23,8 +23,13 @@ def _counted(rows, row_count, release=_nothing):
         release()
     return res
 
-def _grouped(rows, others, row_count, release=_nothing):
-    "Offsets int64 [rows+1] and `others` int32 [n] by row: row `j` has `others[offsets[j]:offsets[j+1]]`, in their first order; in pieces, as sorting takes 20 bytes each"
+def grouped(
+    rows, # Row numbers [n]
+    others, # What goes with each [n], of any type
+    row_count, # Rows
+    release=_nothing # Called after each piece that is read
+): # Offsets int64 [rows+1], and `others` by row: row `j` has `others[offsets[j]:offsets[j+1]]`, in their first order
+    "Sort by row; in pieces, as sorting takes 20 bytes each"
     ends = _counted(rows, row_count, release).cumsum(0)
     offsets,res = torch.cat([ends.new_zeros(1), ends]),torch.empty_like(others)
     free,size = offsets[:-1].clone(),max(2**20, row_count)
@@ -54,7 +59,7 @@ class RatingHistories:
     @property
     def by_user(self) -> tuple: # Offsets int64 [users+1] and items int32 [n]: user `u` rated `items[offsets[u]:offsets[u+1]]`
         "Which items each user rated, in the order given"
-        if self._by_user is None: self._by_user,self._given = _grouped(*self._given, self.user_count, self._release),None
+        if self._by_user is None: self._by_user,self._given = grouped(*self._given, self.user_count, self._release),None
         return self._by_user
 
     def counts(self,
@@ -74,7 +79,7 @@ class RatingHistories:
     @property
     def by_item(self) -> tuple: # Offsets int64 [items+1] and users int32 [n]: item `i` was rated by `users[offsets[i]:offsets[i+1]]`
         "Which users rated each item, in ascending order"
-        if self._by_item is None: self._by_item = _grouped(*self.pairs()[::-1], self.item_count)
+        if self._by_item is None: self._by_item = grouped(*self.pairs()[::-1], self.item_count)
         return self._by_item
 
     def __getstate__(self):

@@ -51,7 +51,8 @@ def top_weighed(
     k = min(k, scores.shape[1])
     most = _maxima(scores) if _is_long(scores, k) else scores
     least = stable_topk(most, k)[0][:, -1:] # k columns come up to it
-    least = settle(least) if weigh is None else _weigh_from(scores, most, least, k, weigh)[0][:, -1:]
+    if weigh is None: return _weigh_from(scores, most, settle(least) - _STEP, k, None)
+    least = _weigh_from(scores, most, least, k, weigh)[0][:, -1:]
     low = least[:, 0] <= 0
     best,cols = _weigh_from(scores, most, torch.where(least > 0, least - _STEP, _STEP / 2), k, weigh)
     if low.any(): best[low],cols[low] = _fill_up(best[low], cols[low], scores[low], k)

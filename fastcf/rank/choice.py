@@ -37,10 +37,10 @@ def choice_posterior(
     budget:int=2**25 # Numbers in memory at a time, beyond the result
 ): # As `what` says
     "What each row's choices say of its vector"
-    weights,parts,step = weights[groups.order],[],max(1, budget // (4 * vectors.shape[1]**2))
+    weights,parts,step = groups.sorted(weights),[],max(1, budget // (4 * vectors.shape[1]**2))
     for _,at,g in groups.slices(step):
         prior = choice_prior(vectors, g.starts.diff(), unobserved, penalty)
-        g = replace(g, order=torch.arange(len(g.cols), device=g.cols.device))
+        g = replace(g, order=torch.arange(len(g.cols), device=g.cols.device), cols=g.cols.long())
         parts.append(posterior(g, vectors, torch.ones_like(weights[at]), prior, weights[at], what))
     if what == 'mean': return torch.cat(parts)
     return Gaussian(torch.cat([o.mean for o in parts]), torch.cat([o.precision for o in parts]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core import check_types
 from ..bayes.posterior import group_ratings
 from .choice import ChoiceModel,choice_posterior
-from .sweeps import EXACT,calibrate_choices,half_sweep
+from .sweeps import EXACT,calibrate_choices,half_sweep,pieces
 
 # %% ../../nbs/rank/01_fade.ipynb #b2cca454
 @dataclass
@@ -51,8 +51,9 @@ def fade_choices(
     "The same items, and users as they are now"
     model = replace(model, fade=fade)
     if fade is not None:
-        rows = torch.empty_like(groups.order).index_copy_(0, groups.order, groups.rows())
-        weights = weights * fade(rows, times).to(weights)
+        times = groups.sorted(times)
+        faded = torch.cat([fade(g.rows(), times[at]) for _,at,g in pieces(groups)])
+        groups,weights = replace(groups, order=None),groups.sorted(weights) * faded.to(weights)
     model = replace(model, users=half_sweep(model, model.users, model.items, groups, weights, EXACT))
     return calibrate_choices(model, groups, weights)
 
@@ -69,14 +70,14 @@ def choose_fade(
     seed:int=0 # Seed of that draw
 ) -> Fade|None: # The best of `fades`
     "Which memory finds each user's newest choice best (NDCG@10), with the rest of the user's choices to go by"
-    users,items,times = (o.cpu().long() for o in (users, items, times))
-    newest = Fade(1.)(users, times) == 1
+    users,items,times = (o.cpu() for o in (users, items, times))
     few = torch.bincount(users, minlength=len(model.users)) < 2
     pick = torch.randperm(len(model.users), generator=torch.Generator().manual_seed(seed))[:max_users]
     use = torch.zeros(len(model.users), dtype=torch.bool).index_fill_(0, pick, True) & ~few
-    keep = use[users]
+    keep = use.index_select(0, users)
     row_of = use.cumsum(0) - 1
-    rows,cols,at,last = row_of[users[keep]],items[keep],times[keep],newest[keep]
+    rows,cols,at = row_of[users[keep]],items[keep].long(),times[keep].long()
+    last = Fade(1.)(rows, at) == 1
     if not last.any(): return None
     before,target = (rows[~last], cols[~last], at[~last]),torch.empty(int(use.sum()), dtype=torch.int64).index_copy_(0, rows[last], cols[last])
     return max(fades, key=lambda f: _found(model, f, before, target))

@@ -10,8 +10,8 @@ __all__ = ['lists_of_new']
 # %% ../../nbs/rank/02_newcomers.ipynb #b0bb93d3
 import pandas as pd
 import torch
-from ..bayes.belief import Belief,list_frame,top_rated
-from .best import Products,joined,shown_blocks,top_values
+from ..bayes.belief import Belief,list_frame
+from .best import Products,joined,shown_blocks,top_values,top_weighed
 from .choice import ChoiceModel,choices_of_new
 
 # %% ../../nbs/rank/02_newcomers.ipynb #1eb51ca0
@@ -21,6 +21,11 @@ def _vectors_of(model, new):
     x = choices_of_new(model, g.rows()[known], g.cols[known], len(new), weights=model.weights_of(new.values[known]))
     x[torch.bincount(g.rows()[known], minlength=len(new)) == 0] = model.users.mean(0)
     return x
+
+def _top_ratings(like, raw, k):
+    "The columns with the highest scores `raw` [b, n], as `top_values`, and the ratings these are"
+    best,cols = (o.cpu() for o in top_weighed(raw, k))
+    return cols,dict(prediction=torch.where(best.isfinite(), like.link(best)[0], -torch.inf))
 
 # %% ../../nbs/rank/02_newcomers.ipynb #f0473a76
 @torch.no_grad()
@@ -34,11 +39,15 @@ def lists_of_new(
     interval:float|None=None # Share of ratings that should fall between `low` and `high`, such as 0.9
 ) -> pd.DataFrame: # user, rank from 1, item, title if there is one, then value, chance and prediction, as far as they are needed, and `low` and `high` where asked for
     "The best items for some new users"
-    if order == 'rating': return list_frame(new, *top_rated(new, k, out, exclude_seen), interval)
-    x,model,tops = _vectors_of(model, new),model.longer(len(out)),[]
-    products = Products(model.items)
-    for rows in shown_blocks(torch.arange(len(new)), len(out)):
-        scores = products(x[rows]).masked_fill_(out, -torch.inf)
-        if exclude_seen: scores[new.said_in(rows)] = -torch.inf
-        tops.append(top_values(model, scores, lambda at, cols: new.expected(cols, rows[at]).cpu(), min(k, len(out)), order))
+    like,tops = new.likelihood,[]
+    if order == 'rating': x,products = new.mean,Products(like.vectors, like.offsets)
+    else:
+        x,model = _vectors_of(model, new),model.longer(len(out))
+        products = Products(model.items)
+    out = out.nonzero()[:, 0].to(x.device)
+    for rows in shown_blocks(torch.arange(len(new)), len(products.vectors)):
+        scores = products(x[rows.to(x.device)]).index_fill_(1, out, -torch.inf)
+        if exclude_seen: scores[tuple(o.to(x.device) for o in new.said_in(rows))] = -torch.inf
+        if order == 'rating': tops.append(_top_ratings(like, scores, k))
+        else: tops.append(top_values(model, scores, lambda at, cols: new.expected(cols, rows[at]).cpu(), k, order))
     return list_frame(new, *joined(tops), interval)

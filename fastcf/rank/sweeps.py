@@ -58,7 +58,7 @@ def walk_rows(first, last, x, spread, starts, cols, weights, vectors, steps):
     for u in range(first, last):
         v,target,old = x[u],one,one # first what `x` leaves to do, then a step a round
         for n in range(steps + 1):
-            new,slope = zero,zero
+            new,slope,size = zero,zero,zero
             for f in range(k): q[f] = spread[u, f] * v[f]
             for j in range(starts[u], starts[u+1]):
                 y,miss = vectors[cols[j]],-target
@@ -71,8 +71,10 @@ def walk_rows(first, last, x, spread, starts, cols, weights, vectors, steps):
                 for f in range(k):
                     x[u, f] += old / slope * p[f]
                     r[f] -= old / slope * q[f]
-            for f in range(k): new += r[f] * r[f] / spread[u, f]
-            if new < 1e-25: break
+            for f in range(k):
+                new += r[f] * r[f] / spread[u, f]
+                size += spread[u, f] * x[u, f] * x[u, f]
+            if new < 1e-25 + 1e-14 * size: break # what is left is beyond float32: no more than 1e-7 of the row
             for f in range(k): p[f] = r[f] / spread[u, f] + new / old * p[f]
             v,target,old = p,zero,new
 
@@ -92,7 +94,7 @@ def choice_step(
     own,turn = torch.linalg.eigh((unobserved * (vectors.T @ vectors)).double())
     own,turn = own.clamp(min=0).to(x),turn.to(x)
     spread = own + penalty * (groups.starts.diff()[:, None].to(x) + unobserved * len(vectors)) # [rows, k]
-    x,weights,vectors = x @ turn,weights[groups.order].to(x),vectors @ turn
+    x,weights,vectors = x @ turn,groups.sorted(weights).to(x),vectors @ turn
     quick = HAS_NUMBA and len(groups.cols) >= _COMPILE_FROM and x.device.type == 'cpu' and x.dtype == torch.float32
     if not quick: walk_blocks(x, spread, groups, weights, vectors, steps)
     else:
@@ -191,14 +193,26 @@ def sweep_choices(
     return replace(model, items=half_sweep(model, model.items, model.users, sides[1], weights, steps))
 
 # %% ../../nbs/rank/00_sweeps.ipynb #66d72e82
+def pieces(
+    groups, # Choices by row
+    size=2**18 # Choices at a time; more where one row has more
+): # As `slices` of `RatingsCSR`
+    "The choices of some rows after the other, where all of them at once would be a second table"
+    s,starts = 0,groups.starts
+    while s < len(starts) - 1:
+        e = max(s + 1, int(torch.searchsorted(starts, starts[s] + size, right=True)) - 1)
+        yield groups.part(slice(s, e))
+        s = e
+
 def pair_loss(
     model:ChoiceModel, # The model
     groups, # Choices by user
     weights:Tensor # Weight of each choice, in the order they were given in [n]
 ) -> float: # The sum that the model makes small, without the penalty, for each unit of weight
     "How far the scores are from the choices"
-    w = weights[groups.order]
-    miss = (w * (1 - dots(model.users, groups.rows(), model.items, groups.cols)).square()).sum()
+    w,miss = groups.sorted(weights),0.
+    for rows,at,g in pieces(groups):
+        miss = miss + (w[at] * (1 - dots(model.users[rows], g.rows(), model.items, g.cols)).square()).sum()
     empty = model.unobserved * ((model.users.T @ model.users) * (model.items.T @ model.items)).sum() # of all pairs at once
     return float((miss + empty) / w.sum().clamp(min=1e-12))
 
@@ -209,9 +223,9 @@ def scores_without(
     weights:Tensor # Weight of each choice, in the order they were given in [n]
 ) -> Tensor: # [n], in the order of `groups`
     "The score that each choice would have if it had not been made; the items' vectors stay"
-    w,res,step = weights[groups.order],[],max(1, 2**23 // model.items.shape[1]**2)
+    w,res,step = groups.sorted(weights),[],max(1, 2**21 // model.items.shape[1]**2)
     for _,at,g in groups.slices(step):
-        g = replace(g, order=torch.arange(len(g.cols), device=g.cols.device))
+        g = replace(g, order=None)
         post = choice_posterior(g, model.items, w[at], model.unobserved, model.penalty, 'full')
         rows,v = g.rows(),model.items[g.cols]
         own = w[at] * quadratic_form(v, post.cov(), rows) # each choice's part in its own score
@@ -228,7 +242,23 @@ def some_rows(
     drawn = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
     rows = drawn[lengths[drawn].cumsum(0) - lengths[drawn] < count].sort().values
     at = ranges(groups.starts[rows], lengths[rows])
-    return RatingsCSR(groups.order[at], groups.cols[at], F.pad(lengths[rows].cumsum(0), (1, 0)))
+    return RatingsCSR(at if groups.order is None else groups.order[at], groups.cols[at], F.pad(lengths[rows].cumsum(0), (1, 0)))
+
+def chosen(
+    groups, # Choices by row
+    rows:Tensor, # Row of each pair [n]
+    cols:Tensor, # Its column [n]
+    col_count:int # Columns
+) -> Tensor: # bool [n]
+    "Which pairs are choices; the choices are looked up among the pairs, which may be far fewer"
+    pair = rows * col_count + cols
+    asked = pair.unique() # sorted
+    found = torch.zeros(len(asked), dtype=torch.bool)
+    for r,_,g in pieces(groups):
+        made = (g.rows() + r.start) * col_count + g.cols
+        at = torch.searchsorted(asked, made).clamp_(max=len(asked) - 1)
+        found[at[asked[at] == made]] = True
+    return found[torch.searchsorted(asked, pair)]
 
 def calibrate_choices(
     model:ChoiceModel, # The model
@@ -240,12 +270,12 @@ def calibrate_choices(
     "Learn the curve from scores to chances"
     if not len(groups.cols): return model
     if model.users.square().mean() < 1e-10: warnings.warn(f"The vectors of all users are zero: a penalty of {model.penalty:g} outweighs {len(groups.cols):,} choices among {len(model.users):,} users and {len(model.items):,} items, and every list would be drawn by chance. Lower the penalty, or the weight of what was not chosen (unobserved={model.unobserved:g}).")
-    g,rows = torch.Generator().manual_seed(seed),groups.rows()
+    g = torch.Generator().manual_seed(seed)
     made = scores_without(model, groups if len(groups.cols) <= sample else some_rows(groups, sample, seed), weights)
     made = made[torch.randperm(len(made), generator=g)[:sample]]
     user_count,item_count = len(model.users),len(model.items)
     u,i = (torch.randint(n, (sample,), generator=g) for n in (user_count, item_count))
-    empty = ~torch.isin(u * item_count + i, rows * item_count + groups.cols)
+    empty = ~chosen(groups, u, i, item_count)
     score = torch.cat([made, dots(model.users, u[empty], model.items, i[empty])])
     share = len(groups.cols) / (user_count * item_count)
     weight = torch.cat([torch.full((len(made),), share / len(made)), torch.full((int(empty.sum()),), (1 - share) / max(1, int(empty.sum())))])

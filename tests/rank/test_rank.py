@@ -9,10 +9,12 @@ from fastcf.core import settle,stable_topk
 from fastcf.rank.choice import ChoiceModel, choice_posterior
 from fastcf.rank.best import top_scores,top_weighed
 from fastcf.rank.evaluate import cut_splitters
+from fastcf.rank.fade import Fade
+from fastcf.rank.ials import IALS, choice_weights
 from fastcf.rank.metrics import auc, hit_rate, mean_average_precision, mrr, ndcg, precision, recall
 from fastcf.rank.losses import Hard, InBatch, Popular, Uniform
 from fastcf.rank import sweeps
-from fastcf.rank.sweeps import choice_groups, fit_choices, scores_without, start_choices, sweep_choices
+from fastcf.rank.sweeps import choice_groups, chosen, fit_choices, pair_loss, scores_without, start_choices, sweep_choices
 from fastcf.data.sources import simulate_ratings
 
 @pytest.fixture(scope='module')
@@ -151,6 +153,44 @@ def test_settings_keep_the_balance_of_a_table():
         assert 6 < unobserved * users * items / n < 16 and penalty <= .05
         assert sweeps.choice_settings(n, users, items, .2) == (.2, penalty) and sweeps.choice_settings(n, users, items, penalty=.5) == (unobserved, .5)
     with pytest.raises(ValueError, match="unobserved: expected a number above 0 or 'auto'"): fit_choices(torch.tensor([0]), torch.tensor([0]), 1, 1, unobserved='often')
+
+@pytest.mark.parametrize('size', [2**20, 7])
+def test_pairs_that_are_choices(size, monkeypatch):
+    "Looked up piece by piece, of any length; rows without choices, pairs that occur twice, none at all"
+    real = sweeps.pieces
+    monkeypatch.setattr(sweeps, 'pieces', lambda groups: real(groups, size))
+    for seed in range(40):
+        g = torch.Generator().manual_seed(seed)
+        users,items,n = (int(torch.randint(1, high, (), generator=g)) for high in (30, 20, 120))
+        u,i = torch.randint(users, (n * (seed % 5 > 0),), generator=g),torch.randint(items, (n * (seed % 5 > 0),), generator=g)
+        rows,cols = torch.randint(users, (50,), generator=g),torch.randint(items, (50,), generator=g)
+        made,groups = set(zip(u.tolist(), i.tolist())),choice_groups(u, i, users, items)[0]
+        for o in (groups, replace(groups, order=None, cols=groups.cols.int())):
+            assert chosen(o, rows, cols, items).tolist() == [p in made for p in zip(rows.tolist(), cols.tolist())]
+    m,w = replace(start_choices(users, items, 3, .2, .05, 0), users=torch.randn(users, 3, generator=g)),torch.rand(len(u), generator=g)
+    s = m.users @ m.items.T
+    plain = float(((w * (1 - s[u, i])**2).sum() + .2 * s.square().sum()) / w.sum())
+    assert pair_loss(m, groups, w) == pytest.approx(plain, rel=1e-5)
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('time_name', [None, 'time'])
+def test_a_learner_learns_its_choices_as_from_the_rows(seed, time_name):
+    "What the loaders' histories hold, sorted by user and by item, beside the same rows in the order they came in, weighed and faded each in its place"
+    g,(users,items,n) = np.random.default_rng(seed),[(60, 40, 900), (30, 200, 700), (9, 12, 60), (400, 50, 5000)][seed]
+    pair = g.permutation(np.unique(g.integers(0, users * items, n)))
+    df = pd.DataFrame(dict(user=pair // items, item=pair % items, rating=g.integers(1, 6, len(pair)).astype('f'), time=g.integers(0, 30, len(pair)))) # many at the same time
+    l = cf_learner(CFDataLoaders.from_df(df, time_name=time_name, valid_pct=.2, seed=seed, device='cpu'), 4, seed=0)
+    with l.no_bar(), l.no_logging(): l.fit(3, cbs=IALS(6, recency=Fade(3.) if time_name else None))
+    t,c = l.dls.train_ds,l.dls.catalog
+    u,i,w,size = t.users.long(),t.items.long(),choice_weights(t, .5),(len(c.user), len(c.item))
+    assert w.numpy() == pytest.approx(.5 + .5 * (t.ratings.numpy() - t.ratings.numpy().min()) / np.ptp(t.ratings.numpy()))
+    m,sides = start_choices(*size, 6, *sweeps.choice_settings(len(t), *size), 0),choice_groups(u, i, *size)
+    for _ in range(3): m = sweep_choices(m, sides, w)
+    w = w * Fade(3.)(u, t.times) if time_name else w
+    users = sweeps.half_sweep(m, m.users, m.items, sides[0], w, sweeps.EXACT)
+    m = sweeps.calibrate_choices(replace(m, users=users), sides[0], w)
+    for a,b in ((l.choice.users, m.users), (l.choice.items, m.items)): assert a.numpy() == pytest.approx(b.numpy(), abs=2e-5)
+    assert l.choice.curve == pytest.approx(m.curve, abs=1e-3)
 
 # --- lists
 
@@ -323,6 +363,28 @@ def test_scores_that_differ_by_rounding_leave_the_order_alone():
         for u in (0, 3): assert learn.recommend(u, 20, rank_by='chance').item.tolist() == [i for i in range(24) if i // 4 != u]
 
 # --- ranges, and lists of newcomers
+
+@pytest.mark.parametrize('items,k', [(40, 5), (40, 100), (1500, 3), (3000, 10)])
+@pytest.mark.parametrize('y_range', [(.5, 5.5), None])
+def test_lists_of_newcomers_by_rating_against_every_score(items, k, y_range):
+    "Ties of items with the same vectors, scores below 0 and above, films that are left out or rated, more asked for than there are"
+    g = torch.Generator().manual_seed(items)
+    l = cf_learner(CFDataLoaders.from_df(simulate_ratings(90, items, 40 * min(items, 150), seed=3), user_name='user', item_name='item', rating_name='rating', seed=1, device='cpu'), 4, y_range, seed=0)
+    n = len(l.dls.catalog.item)
+    with torch.no_grad():
+        l.model.item_weight.weight.copy_(torch.randn(n, 4, generator=g)[torch.arange(n) % (n // 2)]) # in pairs
+        l.model.item_bias.weight.copy_((torch.randn(n, 1, generator=g) - 1)[torch.arange(n) % (n // 2)])
+    known = l.dls.catalog.item.ids[l.dls.counts().numpy() > 0]
+    rows = [(f'new {u}', known[j], float(1 + (u + j) % 5)) for u in range(30) for j in torch.randperm(len(known), generator=g)[:1 + u % 7].tolist()]
+    new = l.fold_in(pd.DataFrame(rows, columns=['user', 'item', 'rating']))
+    got,out = new.recommend(k, rank_by='rating', min_ratings=3),new.left_out(3)
+    for u,ids in got.groupby('user', sort=False).item:
+        at = int(new.ids.rows([u])[0])
+        raw = settle(new.likelihood.linear(new.mean[at:at+1])[0]).masked_fill(out, -torch.inf)
+        raw[new.said_in(torch.tensor([at]))[1]] = -torch.inf
+        best = torch.argsort(raw, descending=True, stable=True)[:min(k, int(raw.isfinite().sum()))]
+        assert ids.tolist() == l.dls.catalog.item[best.numpy()].tolist()
+    assert got.user.nunique() == len(new)
 
 @pytest.mark.parametrize('order', ['value', 'chance', 'rating'])
 def test_ranges_are_those_of_predictions(learn, order):
