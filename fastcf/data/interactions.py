@@ -91,7 +91,7 @@ def check_interactions(
     transform_weights(np.ones(1), weight_transform) # is the argument one?
     df = as_pandas(df)
     user,item = find_columns(df, user_name, item_name, rating=False)
-    weight = _weight_column(df, (user, item), weight_name)
+    weight = weight_column(df, (user, item), weight_name)
     if len(df) == 0: ask('interactions', "the table is empty", "Check the filter or the file that it came from")
     faults,notes = [],[]
     if liked is not None: df = _keep_liked(df, (user, item, rating_name), liked, rating_range, faults, notes)
@@ -106,7 +106,7 @@ def check_interactions(
     return res
 
 # %% ../../nbs/data/07_interactions.ipynb #8d9224f5
-def _weight_column(df, pair, weight_name):
+def weight_column(df, pair, weight_name):
     "The name of the column of weights, new or given"
     if weight_name is None:
         if 'weight' in df.columns:

@@ -8,7 +8,7 @@ Docs: https://fastcf.github.io/fastcf/scale/stream.html.md"""
 __all__ = ['encode_ratings', 'StreamDL', 'MappedRatings', 'open_ratings']
 
 # %% ../../nbs/scale/02_stream.ipynb #251f72f7
-import ctypes,inspect,json,mmap,os,shutil
+import ctypes,inspect,json,mmap,os,shutil,warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,27 +18,33 @@ import torch
 from torch import Tensor
 from fastai.torch_core import default_device,num_distrib,rank_distrib
 from fastcore.basics import patch
-from ..core import RatingsError,check_count,check_types,short_repr,show_progress
+from ..core import SIDES,RatingsError,check_count,check_types,short_repr,show_progress
 from ..data.vocab import Vocab
 from ..data.files import parquet_files
 from ..data.columns import find_columns
+from ..data.interactions import holds_interactions,transform_weights,weight_column
 from ..data.loaders import ON_DISK,CFDataLoaders,Catalog,RatingsDL,RatingsTable,metadata_by_id
 
 # %% ../../nbs/scale/02_stream.ipynb #a305b830
 _ROWS = 2**18 # read at a time
-_COLUMNS = dict(users='<i4', items='<i4', ratings='<f4')
+_COLUMNS = dict(users='<i4', items='<i4', ratings='<f4') # the last one is not there where there are neither ratings nor weights
 
 def _arrow():
     try: import pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
     except ImportError as e: raise ImportError("Parquet files are read by pyarrow: pip install 'fastcf[parquet]'") from e
     return pa,pc,pq
 
-def _columns_of(files, names):
-    "Names of the columns of users, items and ratings, found in the first rows as in a frame"
-    if names[2] is False: raise TypeError("rating_name: what is streamed has ratings. Read interactions whole: from_parquet(path, rating_name=False), without a folder.")
+def _columns_of(files, names, weight_name):
+    "Columns of users and items, and of ratings or weights if there are some, found in the first rows as in a frame"
     with _arrow()[2].ParquetFile(files[0]) as table:
         some = next(table.iter_batches(1000), None)
-        return find_columns((table.schema_arrow.empty_table() if some is None else some).to_pandas(), *names)
+        some = (table.schema_arrow.empty_table() if some is None else some).to_pandas()
+    why = holds_interactions(some[:0], *names, weight_name) # by columns alone: ratings that begin all alike are ratings
+    if not why: return dict(zip(('user', 'item', 'rating'), find_columns(some, *names)))
+    if weight_name is None and names[2] is not False: warnings.warn(f"{why}: understood as interactions without ratings. Pass rating_name=False to say so.", stacklevel=4)
+    pair = find_columns(some, *names[:2], rating=False)
+    weight = weight_column(some, pair, weight_name)
+    return dict(zip(SIDES, pair)) | ({} if weight_name is None else dict(weight=weight))
 
 def _pieces(files, names):
     "File and columns of some rows, one piece after the other"
@@ -74,27 +80,31 @@ def encode_ratings(
     folder:str|Path, # Where the numbered ratings go
     user_name:str=None, # Column of user ids, found as in `from_df`
     item_name:str=None, # Column of item ids, found as in `from_df`
-    rating_name:str=None, # Column of ratings, found as in `from_df`
+    rating_name:str|bool=None, # Column of ratings, found as in `from_df`; `False`: none
     valid_pct:float=0.2, # Share of the rows that is held out for validation
-    seed:int=0 # Seed of that choice
+    seed:int=0, # Seed of that choice
+    weight_name:str=None, # Column of weights, such as counts of plays: the rows are interactions without ratings
+    weight_transform='none' # 'none', 'log1p' or a number that no weight may exceed
 ) -> Path: # The folder
-    "Number the ids of Parquet files once, and write their ratings in 12 bytes each"
+    "Number the ids of Parquet files once, and write their ratings in 12 bytes each, interactions without weights in 8"
     if not 0 <= valid_pct < 1: raise ValueError(f"valid_pct: expected a share from 0 up to 1, got {short_repr(valid_pct)}")
     pa,pc,pq = _arrow()
     files,folder = parquet_files(parquet),Path(folder)
     if not folder.name: raise ValueError(f"folder: expected the path of a folder for numbered ratings, got {str(folder)!r}")
     if Path(parquet).resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ValueError(f"folder: {folder} lies within {parquet}, and would be read with it the next time. Pass a folder elsewhere.")
-    names = _columns_of(files, (user_name, item_name, rating_name))
+    if weight_transform == 'capped': raise ValueError("weight_transform: 'capped' needs all weights at once. Pass 'log1p', or the number that no weight may exceed.")
+    columns = _columns_of(files, (user_name, item_name, rating_name), weight_name)
+    names = list(columns.values())
     pools = _unique_ids(files, names[:2])
     vocabs = [Vocab(p.to_pandas(), n) for p,n in zip(pools, names)]
     ids = [pa.array(v.ids, type=p.type) for v,p in zip(vocabs, pools)]
     part = folder.with_name(folder.name + '.part')
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    rows = _write_columns(part, files, names, ids, valid_pct, np.random.default_rng(seed))
+    rows = _write_columns(part, files, columns, ids, valid_pct, np.random.default_rng(seed), weight_transform)
     for side,o in zip(('users', 'items'), ids): pq.write_table(pa.table({'id': o}), part/f'{side}.parquet')
-    (part/'ratings.json').write_text(json.dumps(dict(version=1, names=names, rows=rows, source=_source(files), settings=[*names, valid_pct, seed])))
+    (part/'ratings.json').write_text(json.dumps(dict(version=2, columns=columns, rows=rows, source=_source(files), settings=[columns, valid_pct, seed, weight_transform])))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
     return folder
@@ -102,21 +112,30 @@ def encode_ratings(
 # %% ../../nbs/scale/02_stream.ipynb #2d5c9fe1
 def _source(files): return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
-def _write_columns(part, files, names, ids, valid_pct, rng):
+def _values(f, column, name, what, transform):
+    "Ratings or weights as numbers, or the fault that they have"
+    pa = _arrow()[0]
+    try: v = column.cast(pa.float32()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid as e: raise ValueError(f"{f.name}: {name!r} holds {column.type}, which are no numbers") from e
+    bad = ~np.isfinite(v)
+    if bad.any(): _fault(f, name, f"{bad.sum():,} {what}s that are missing or not finite", bad.sum(), "Drop those rows")
+    if what == 'rating': return v
+    if (v <= 0).any(): _fault(f, name, f"{(v <= 0).sum():,} weights of 0 or below", (v <= 0).sum(), "A weight of 0 is no interaction; drop those rows")
+    return transform_weights(v, transform)
+
+def _write_columns(part, files, columns, ids, valid_pct, rng, transform):
     "Write numbered columns of training and validation rows; how many there are of each"
-    pa,pc,_ = _arrow()
-    rows,out = dict(train=0, valid=0),{(s, c): open(part/f'{s}.{c}', 'wb') for s in ('train', 'valid') for c in _COLUMNS}
+    pc,names,what = _arrow()[1],list(columns.values()),list(columns)[-1]
+    kinds = dict(list(_COLUMNS.items())[:len(names)])
+    rows,out = dict(train=0, valid=0),{(s, c): open(part/f'{s}.{c}', 'wb') for s in ('train', 'valid') for c in kinds}
     try:
-        for f,(*sides,ratings) in _pieces(files, names):
-            try: r = ratings.cast(pa.float32()).to_numpy(zero_copy_only=False)
-            except pa.ArrowInvalid as e: raise ValueError(f"{f.name}: {names[2]!r} holds {ratings.type}, which are no numbers") from e
-            bad = ~np.isfinite(r)
-            if bad.any(): _fault(f, names[2], f"{bad.sum():,} ratings that are missing or not finite", bad.sum(), "Drop those rows")
-            cols = *(pc.index_in(c, value_set=v).to_numpy(zero_copy_only=False) for c,v in zip(sides, ids)),r
-            held = rng.random(len(r)) < valid_pct
+        for f,cols in _pieces(files, names):
+            sides = [pc.index_in(c, value_set=v).to_numpy(zero_copy_only=False) for c,v in zip(cols, ids)]
+            cols = sides + [_values(f, c, names[2], what, transform) for c in cols[2:]]
+            held = rng.random(len(sides[0])) < valid_pct
             for split,mask in (('train', ~held), ('valid', held)):
                 rows[split] += int(mask.sum())
-                for (name,kind),c in zip(_COLUMNS.items(), cols): out[split, name].write(c[mask].astype(kind).tobytes())
+                for (name,kind),c in zip(kinds.items(), cols): out[split, name].write(c[mask].astype(kind).tobytes())
     finally:
         for o in out.values(): o.close()
     return rows
@@ -239,6 +258,7 @@ class MappedRatings(RatingsTable):
         self.files,cols = [],[]
         for name,kind in _COLUMNS.items():
             path = Path(folder)/f'{split}.{name}'
+            if name == 'ratings' and not path.exists(): cols.append(torch.ones(1).expand(rows)); continue # interactions that weigh 1 each
             if path.stat().st_size != 4 * rows: raise ValueError(f"{path}: expected {4 * rows:,} bytes for {rows:,} rows, found {path.stat().st_size:,}. Encode the ratings again.")
             if rows == 0: cols.append(np.zeros(0, kind)); continue
             with open(path, 'rb') as f: self.files.append(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -263,8 +283,10 @@ def open_ratings(
     folder = Path(folder)
     try: about = json.loads((folder/'ratings.json').read_text())
     except FileNotFoundError: raise FileNotFoundError(f"folder: {folder} holds no numbered ratings. Make them with encode_ratings(parquet, folder).") from None
-    user,item = (Vocab(pq.read_table(folder/f'{s}.parquet').column('id').to_pandas(), n) for s,n in zip(('users', 'items'), about['names']))
-    catalog = Catalog(user, item, about['names'][2])
+    if about['version'] != 2: raise ValueError(f"folder: {folder} was numbered by another release. Make it again with encode_ratings(parquet, folder).")
+    columns = about['columns']
+    user,item = (Vocab(pq.read_table(folder/f'{s}s.parquet').column('id').to_pandas(), columns[s]) for s in SIDES)
+    catalog = Catalog(user, item, columns.get('rating'), weight_name=columns.get('weight', 'weight'))
     return tuple(MappedRatings(folder, s, about['rows'][s], catalog) for s in ('train', 'valid'))
 
 # %% ../../nbs/scale/02_stream.ipynb #1735a631
@@ -275,7 +297,7 @@ def stream_parquet(cls:CFDataLoaders,
     folder:str|Path, # Where the numbered ratings go; used again while the files and the settings are the same
     user_name:str=None, # Column of user ids, found as in `from_df`
     item_name:str=None, # Column of item ids, found as in `from_df`
-    rating_name:str=None, # Column of ratings, found as in `from_df`
+    rating_name:str|bool=None, # Column of ratings, found as in `from_df`; `False`: none
     valid_pct:float=0.2, # Share of the rows that is held out for validation
     seed:int=0, # Seed of that choice and of the order of batches
     bs:int=1024, # Rows a batch
@@ -284,15 +306,17 @@ def stream_parquet(cls:CFDataLoaders,
     items:pd.DataFrame=None, # Metadata of items, one row an id; a column `title` is shown beside ids
     path:str|Path='.', # Where the learner saves its models
     device=None, # Where to train, by default the GPU if there is one
+    weight_name:str=None, # Column of weights, such as counts of plays: the rows are interactions without ratings
+    weight_transform='none', # 'none', 'log1p' or a number that no weight may exceed
     **kwargs # As for `StreamDL`: `window`, `block`, `drop_last`
 ): # `CFDataLoaders`
-    "Loaders of ratings that stay on disk"
+    "Loaders of ratings, or of interactions, that stay on disk"
     if not Path(folder).name: raise ValueError(f"folder: expected the path of a folder for numbered ratings, got {str(folder)!r}")
     _refuse_of_frames(kwargs)
-    settings = (user_name, item_name, rating_name),valid_pct,seed
+    settings = user_name,item_name,rating_name,valid_pct,seed,weight_name,weight_transform
     if not _is_current(parquet, folder, *settings):
         with _alone_with(folder):
-            if not _is_current(parquet, folder, *settings): encode_ratings(parquet, folder, *settings[0], valid_pct, seed)
+            if not _is_current(parquet, folder, *settings): encode_ratings(parquet, folder, *settings)
     train,valid = open_ratings(folder)
     c = train.catalog
     c.users,c.items = metadata_by_id(users, c.user, 'users'),metadata_by_id(items, c.item, 'items')
@@ -320,8 +344,11 @@ def _refuse_of_frames(kwargs):
     bad = [k for k in kwargs if k in inspect.signature(CFDataLoaders.from_df).parameters and k not in (*known, 'drop_last')]
     if bad: raise TypeError(f"{bad[0]}: needs all ratings in memory, and these stay on disk. Leave it out, or read them whole: from_parquet without a folder.")
 
-def _is_current(parquet, folder, names, valid_pct, seed):
+def _is_current(parquet, folder, user_name, item_name, rating_name, valid_pct, seed, weight_name, weight_transform):
     try: about = json.loads((Path(folder)/'ratings.json').read_text())
     except (FileNotFoundError, NotADirectoryError): return False
     files = parquet_files(parquet)
-    return about['source'] == json.loads(json.dumps(_source(files))) and about['settings'] == [*_columns_of(files, names), valid_pct, seed]
+    if about['version'] != 2 or about['source'] != json.loads(json.dumps(_source(files))): return False
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # said when they were numbered
+        return about['settings'] == [_columns_of(files, (user_name, item_name, rating_name), weight_name), valid_pct, seed, weight_transform]

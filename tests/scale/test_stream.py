@@ -7,6 +7,7 @@ from fastcf.data.loaders import CFDataLoaders, RatingsDL
 from fastcf.data.sources import simulate_ratings
 from fastcf.learn.learner import cf_learner
 from fastcf.learn import predict
+from fastcf.rank.ials import IALS
 from fastcf.scale.fused import FusedSGD
 from fastcf.serve.checkpoint import CheckpointCallback
 from fastcf.scale.stream import StreamDL, encode_ratings, open_ratings
@@ -180,7 +181,7 @@ def test_memory_stays_within_the_window(tmp_path):
     (tmp_path/'out').mkdir()
     for name,kind in (('users', '<i4'), ('items', '<i4'), ('ratings', '<f4')): np.zeros(n, kind).tofile(tmp_path/f'out/train.{name}'); (tmp_path/f'out/valid.{name}').touch()
     for s in ('users', 'items'): pq.write_table(pa.table({'id': [0]}), tmp_path/f'out/{s}.parquet')
-    (tmp_path/'out/ratings.json').write_text(json.dumps(dict(version=1, names=['u', 'i', 'r'], rows=dict(train=n, valid=0))))
+    (tmp_path/'out/ratings.json').write_text(json.dumps(dict(version=2, columns=dict(user='u', item='i', rating='r'), rows=dict(train=n, valid=0))))
     code = f"""
 import torch
 from fastcf.scale.stream import open_ratings, StreamDL
@@ -291,9 +292,53 @@ def test_means_of_rows_on_disk_are_those_in_memory(tmp_path, monkeypatch):
     torch.testing.assert_close(got.user, want.user); torch.testing.assert_close(got.item, want.item)
     assert got.damping == pytest.approx(want.damping) and got.mean == pytest.approx(float(t.ratings.mean()))
 
-def test_interactions_are_sent_to_where_they_are_read(tmp_path):
+@pytest.mark.parametrize('weighted', [False, True])
+def test_interactions_on_disk_are_those_in_memory(tmp_path, weighted):
+    df = frame()[['who', 'what']].drop_duplicates(ignore_index=True)
+    if weighted: df['plays'] = np.arange(len(df)) % 7 + 1
+    write(df, tmp_path/'in')
+    kw = dict(weight_name='plays', weight_transform='log1p') if weighted else dict(rating_name=False)
+    disk = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', valid_pct=.2, seed=0, bs=16, device='cpu', **kw)
+    whole = CFDataLoaders.from_df(df, valid_pct=.2, seed=0, device='cpu', **kw)
+    assert disk.is_interactions and disk.catalog.value_name == whole.catalog.value_name
+    def rows(dls): return sorted(rows_of(dls.train_ds) + rows_of(dls.valid_ds))
+    assert rows(disk) == rows(whole)
+    assert sum(f.stat().st_size for f in (tmp_path/'out').glob('*.*') if f.suffix in ('.users', '.items', '.ratings')) == (12 if weighted else 8) * len(df)
+    learn = cf_learner(disk, 4, seed=0)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2); learn.fit(1, cbs=FusedSGD()); learn.fit(1, cbs=IALS())
+    user = df.who.iloc[0]
+    assert not set(learn.recommend(user, 5).what) & set(disk.catalog.item[disk.train_ds.items[disk.train_ds.users == disk.catalog.user.row(user)].numpy()])
+    assert len(pickle.loads(pickle.dumps(disk.train_ds)).ratings) == len(disk.train_ds)
+    again = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', valid_pct=.2, seed=0, device='cpu', **kw)
+    assert torch.equal(again.train_ds.users, disk.train_ds.users)
+
+def test_a_folder_of_another_release_is_named(tmp_path):
+    folder = encode_ratings(write(frame(), tmp_path/'in'), tmp_path/'out')
+    about = json.loads((folder/'ratings.json').read_text())
+    (folder/'ratings.json').write_text(json.dumps(about | dict(version=1)))
+    with pytest.raises(ValueError, match='another release'): open_ratings(folder)
+    assert len(CFDataLoaders.stream_parquet(tmp_path/'in', folder, device='cpu').train_ds) # numbered again
+
+def test_a_folder_serves_ratings_or_interactions_as_asked(tmp_path):
     write(frame(), tmp_path/'in')
-    for f in (lambda: CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', rating_name=False), lambda: encode_ratings(tmp_path/'in', tmp_path/'out', rating_name=False),
-              lambda: CFDataLoaders.stream_parquet(tmp_path/'in', tmp_path/'out', rating_name=False)):
-        with pytest.raises(TypeError, match=r'rating_name: .*without a folder'): f()
-    assert CFDataLoaders.from_parquet(tmp_path/'in', rating_name=False, device='cpu').is_interactions
+    ask = lambda **kw: CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', device='cpu', **kw)
+    assert not ask().is_interactions and ask(rating_name=False).is_interactions and ask(weight_name='rating').catalog.value_name == 'rating'
+    assert ask(weight_name='rating', weight_transform=2).train_ds.ratings.max() == 2 and not ask().is_interactions
+
+def test_pairs_alone_are_understood_as_interactions(tmp_path):
+    write(frame()[['who', 'what']], tmp_path/'in')
+    with pytest.warns(UserWarning, match='no column of ratings: understood as interactions'): dls = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', device='cpu')
+    assert dls.is_interactions
+
+@pytest.mark.parametrize('weights,said', [([1, 0, 2], '1 weights of 0 or below'), ([1, float('nan'), 2], '1 weights that are missing'), (list('abc'), 'which are no numbers')])
+def test_weights_that_are_none_are_named(tmp_path, weights, said):
+    write(pd.DataFrame(dict(user=[1, 2, 3], item=[1, 2, 3], plays=weights)), tmp_path/'in')
+    with pytest.raises(ValueError, match=said): encode_ratings(tmp_path/'in', tmp_path/'out', weight_name='plays')
+
+@pytest.mark.parametrize('kwargs,error,said', [
+    (dict(weight_name='rating', rating_name='rating'), ValueError, 'weight_name: these rows have ratings already'), (dict(weight_name='plays'), ValueError, 'no such column for weight_name'),
+    (dict(weight_name='who'), ValueError, 'one column would serve twice'), (dict(weight_name='rating', weight_transform='capped'), ValueError, "'capped' needs all weights at once"),
+    (dict(weight_name='rating', weight_transform='square'), ValueError, 'weight_transform: expected'), (dict(liked=4.), TypeError, 'liked: needs all ratings in memory')])
+def test_what_cannot_be_asked_of_interactions_on_disk(tmp_path, kwargs, error, said):
+    write(frame(), tmp_path/'in')
+    with pytest.raises(error, match=said): CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', **kwargs)
