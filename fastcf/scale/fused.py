@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..core import SIDES,check_count,check_types,compiled,short_repr
 from ..learn.learner import ranks_items,unwrapped
 from ..bayes.engines import EpochEngine
-from ..rank.losses import bpr_loss
+from ..rank.losses import bpr_loss,gbce_loss,sampled_softmax_loss,warp_loss
 from .compare import Compared
 
 # %% ../../nbs/scale/01_fused.ipynb #00b01609
@@ -66,14 +66,17 @@ def one_cycle(
     t,low = (at / pct_start, lr / div) if up else ((1 - at) / (1 - pct_start), lr / div_final)
     return low + (lr - low) * (1 - math.cos(math.pi * t)) / 2
 
+# %% ../../nbs/scale/01_fused.ipynb #b7c2d102
+RATES = {F.mse_loss: (.05, .1), sampled_softmax_loss: (.1, .05), bpr_loss: (.4, .05), gbce_loss: (.3, .02), warp_loss: (.05, .02)} # highest rate and decay by loss
+
 # %% ../../nbs/scale/01_fused.ipynb #bb7cd265
 class FusedSGD(EpochEngine):
     "An epoch of gradient descent, a rating or a choice at a time, compiled; needs the extra `fused`"
     needs_ratings,ranks = False,False
     @check_types
     def __init__(self,
-        lr:float|None=None, # Highest rate of a one-cycle schedule, by default .05 for ratings, .8 for choices by `bpr_loss`, whose slopes are small, and .1 for others; a row's steps are this over the root of its squared gradients
-        wd:float|None=None, # Decay of factors at each rating, for a row with the mean number of ratings (λ), by default .1 for ratings and .05 for choices
+        lr:float|None=None, # Highest rate of a one-cycle schedule, by default the loss's in `RATES`; a row's steps are this over the root of its squared gradients
+        wd:float|None=None, # Decay of factors at each rating, for a row with the mean number of ratings (λ), by default the loss's in `RATES`
         wd_bias:float=0.01, # Decay of biases at each rating
         pct_start:float=0.1, # Share of the fit in which the rate rises
         threads:int=1 # Threads; with more than one no two runs are quite the same
@@ -95,7 +98,8 @@ class FusedSGD(EpochEngine):
     def begin(self):
         m = self.model
         compiled(_steps, 'FusedSGD')
-        rate,decay = (.05, .1) if not self.ranks else (.8, .05) if unwrapped(self.learn.loss_func) is bpr_loss else (.1, .05)
+        loss = unwrapped(self.learn.loss_func) if self.ranks else F.mse_loss
+        rate,decay = RATES.get(loss, RATES[sampled_softmax_loss])
         self.rate,self.decay = rate if self.lr is None else self.lr,decay if self.wd is None else self.wd
         if m.user_weight.weight.device.type != 'cpu':
             raise ValueError(f"FusedSGD: its loop runs on the CPU, and the model is on {m.user_weight.weight.device}. Make the loaders with device='cpu'.")
