@@ -18,7 +18,7 @@ from fastcf.data.sources import load_ml100k
 from fastcf.data.splits import LeaveLastOutSplitter
 from fastcf.data.vocab import Vocab
 from fastcf.learn.learner import cf_learner
-from fastcf.rank.losses import Negatives, Popular, bpr_loss, sampled_softmax_loss
+from fastcf.rank.losses import Negatives, Popular, bpr_loss, gbce_loss, sampled_softmax_loss
 from fastcf.rank.metrics import ndcg, valid_frame
 from fastcf.scale.fused import FusedSGD
 from fastcf.scale.rowwise import RowwiseAdagrad, RowwiseAdam, RowwiseSGD
@@ -141,6 +141,7 @@ def accuracy():
 def choice_ways():
     "What is compared with each choice, and by which loss"
     yield 'sampled softmax, 16 beside each',sampled_softmax_loss,16
+    yield 'gBCE, 16 beside each',gbce_loss,16
     yield 'BPR, one beside each',bpr_loss,1
 
 def choices(epochs=15):
