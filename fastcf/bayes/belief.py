@@ -331,7 +331,7 @@ def list_frame(
     picks = cols.numpy()[row, rank]
     res = {labels.ids.name: labels.ids[row], 'rank': rank + 1, labels.others.name: labels.others[picks]}
     if labels.titles is not None: res['title'] = labels.titles[picks]
-    res = pd.DataFrame(res | {n: o.numpy()[row, rank] for n,o in shown.items()})
+    res = pd.DataFrame(res | {n: o.numpy()[row, rank] for n,o in shown.items()}, copy=False) # every column is new
     if interval is None: return res
     return add_spread(res, belief.variance(picks, row).sqrt().cpu().numpy(), interval, limits=belief.likelihood.y_range)
 

@@ -34,7 +34,7 @@ def choice_posterior(
     unobserved:float, # Weight of a pair without a choice (α₀)
     penalty:float, # Weight of the squared vectors for each unit of evidence (λ)
     what:str='mean', # 'mean' [rows, k], or 'full', a `Gaussian` with precisions [rows, k, k]
-    budget:int=2**25 # Numbers in memory at a time, beyond the result
+    budget:int=2**23 # Numbers in memory at a time, beyond the result
 ): # As `what` says
     "What each row's choices say of its vector"
     weights,parts,step = groups.sorted(weights),[],max(1, budget // (4 * vectors.shape[1]**2))

@@ -10,16 +10,19 @@ __all__ = ['lists_of_new']
 # %% ../../nbs/rank/02_newcomers.ipynb #b0bb93d3
 import pandas as pd
 import torch
+from torch.nn import functional as F
+from ..bayes.posterior import RatingsCSR
 from ..bayes.belief import Belief,list_frame
 from .best import Products,joined,shown_blocks,top_values,top_weighed
-from .choice import ChoiceModel,choices_of_new
+from .choice import ChoiceModel,choice_posterior
 
 # %% ../../nbs/rank/02_newcomers.ipynb #1eb51ca0
 def _vectors_of(model, new):
     "What the choices of new users say [b, k]"
     g,known = new.groups,new.groups.cols < len(model.items)
-    x = choices_of_new(model, g.rows()[known], g.cols[known], len(new), weights=model.weights_of(new.values[known]))
-    x[torch.bincount(g.rows()[known], minlength=len(new)) == 0] = model.users.mean(0)
+    starts = F.pad(known.cumsum(0), (1, 0))[g.starts] # they are sorted by row already
+    x = choice_posterior(RatingsCSR(None, g.cols[known], starts), model.items, model.weights_of(new.values[known]), model.unobserved, model.penalty)
+    x[starts.diff() == 0] = model.users.mean(0)
     return x
 
 def _top_ratings(like, raw, k):

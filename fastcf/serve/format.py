@@ -74,7 +74,7 @@ def values_from_json(
     "The column that `values_to_json` was given"
     if not _DTYPE.fullmatch(d['dtype']): raise ValueError(f"dtype: {d['dtype']!r:.80} is not one that is written")
     dtype = d['dtype'] if 'categories' not in d else pd.CategoricalDtype([from_json(o) for o in d['categories']], d['ordered'])
-    return pd.Series([from_json(o) for o in d['values']], dtype=object).astype(dtype)
+    return pd.Series([from_json(o) if type(o) in (dict, list) else o for o in d['values']], dtype=object).astype(dtype) # a call an id takes longer than to read it
 
 def frame_to_json(
     df:pd.DataFrame # Metadata, by id
