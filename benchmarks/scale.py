@@ -27,7 +27,7 @@ def skewed_ratings(users, items, n, first=0, seed=0):
     return pd.DataFrame(dict(user=first + u, item=i, rating=(3.5 + score + g.normal(0, .8, len(u))).round().clip(1, 5).astype('f')))
 
 QUESTIONS = '''
-import ctypes, json, sys, tempfile, time
+import ctypes, gc, json, sys, tempfile, time
 import numpy as np, torch
 torch.set_num_threads(1)
 from fastcf.all import *
@@ -37,12 +37,14 @@ which,*parquet = sys.argv[5:]
 def status(key): return int(next(l for l in open('/proc/self/status') if l.startswith(key)).split()[1]) / 1024
 res,clock = {},time.process_time
 def ask(name, f, times=0):
+    gc.collect()
     ctypes.CDLL('libc.so.6').malloc_trim(0) # what was freed and kept would hide what is used now
     open('/proc/self/clear_refs', 'w').write('5')
     base,start = status('VmRSS'),clock()
     out = f()
     first,then = clock() - start,[]
     for _ in range(times):
+        if first > .05: gc.collect() # what the one before has left in circles is not this one's
         start = clock()
         f()
         then.append(clock() - start)
