@@ -6,8 +6,10 @@ short fit of each way that is not counted (compiled code is loaded then). Settin
 of eleven rates for `collab_learner`; where a way says *chosen*, they are the best of a few on the last 9,000 of the 90,000 rows that train, each with
 the best of its budgets. implicit predicts preferences and not ratings, and takes a cell without a rating for a preference of 0: its ALS is given each
 rating's deviation from damped means of user and item, whose sign is the preference and whose size is the confidence, and the means plus its score times
-the best slope on those 9,000 rows are its predictions. `--only fastcf` runs the ways with that in their name, and keeps nothing. Also draws
-`time_to_quality.png`.
+the best slope on those 9,000 rows are its predictions. `FusedSGD` stays above 0.90 with all settings that were tried: on those 9,000 rows its defaults have 0.902,
+10, 20, 100 and 200 factors with the best of four decays each 0.908, 0.905, 0.903 and 0.905, other rates and decays 0.902 to 0.907, and the mean of three
+seeds 0.901. Sweeps of Gibbs that start from four epochs of ALS have 0.898 after 20, sweeps alone 0.899 after 60. `--only fastcf` runs the ways
+with that in their name, and keeps nothing. Also draws `time_to_quality.png`.
 """
 import argparse, contextlib, io, itertools, os, sys, time, warnings
 from functools import lru_cache
