@@ -93,7 +93,7 @@ class ALS(EpochEngine):
     def begin(self):
         t,device = self.dls.train_ds,self.model.user_bias.weight.device
         self.groups = [g.to(device) for g in ratings_by_side(t, self.dls.catalog)]
-        self.rows,self.ratings = [o.long().to(device) for o in (t.users, t.items)],t.ratings.to(device)
+        self.rows,self.ratings = [o.to(device) for o in (t.users, t.items)],t.ratings.to(device)
         self.means = [x.new_zeros(x.shape[1]) for x in table_vectors(self.model)]
         if self.model.y_range is None: self.means[1][-1] = self.ratings.mean()
         self.objectives = [] # after each half
@@ -103,8 +103,8 @@ class ALS(EpochEngine):
         xs = table_vectors(self.model)
         penalty = sum((x - m).double().square().sum() for x,m in zip(xs, self.means)) * self.penalty
         parts = zip(*(o.split(2**20) for o in (*self.rows, self.ratings)))
-        residual = torch.cat([self.model(u, i).double() - r.double() for u,i,r in parts])
-        return float((residual.square().sum() + penalty) / 2),float(residual.square().mean())
+        squares = sum((self.model(u.long(), i.long()).double() - r.double()).square().sum() for u,i,r in parts)
+        return float(squares + penalty) / 2,float(squares) / len(self.ratings)
 
     def solve(self,
         side # 'user' or 'item'
@@ -113,7 +113,7 @@ class ALS(EpochEngine):
         xs = table_vectors(self.model)
         own,other = xs[side],xs[1-side]
         prior = Gaussian(self.means[side], self.penalty * torch.eye(own.shape[1], device=own.device))
-        offsets = other[self.rows[1-side], -1]
+        offsets = other[:, -1].index_select(0, self.rows[1-side])
         xs[side] = laplace_posterior(self.groups[side], augment(other), offsets, self.ratings, prior, 1., self.model.y_range, 'mean', own)
         return xs
 

@@ -8,6 +8,7 @@ Docs: https://fastcf.github.io/fastcf/bayes/posterior.html.md"""
 __all__ = ['group_ratings', 'Gaussian', 'posterior', 'laplace_posterior']
 
 # %% ../../nbs/bayes/00_posterior.ipynb #6e31e1fd
+from bisect import bisect_right
 from dataclasses import dataclass
 import torch
 from torch import Tensor
@@ -128,6 +129,25 @@ def _few_precisions(g, vectors, weights):
             res[row] += (v * weights[part, None]).T @ v
     return res
 
+def _padded_precisions(g, vectors, weights, budget):
+    "The same sums where vectors are too many to be kept close by: each is fetched once, and rows with nearly as many ratings are multiplied together"
+    k,(n,order) = vectors.shape[1],g.starts.diff().sort(stable=True)
+    res,lengths = vectors.new_zeros(len(n), k, k),n.tolist()
+    long = bisect_right(lengths, max(1, budget // k))
+    for row in order[long:].tolist():
+        _,at,own = g.part(slice(row, row + 1))
+        res[row] = _few_precisions(own, vectors, weights[at])[0]
+    s = bisect_right(lengths, 0)
+    while s < long:
+        e = min(long, bisect_right(lengths, lengths[s] * 5 // 4 + 1), s + max(1, budget // (k * (lengths[s] * 5 // 4 + 1))))
+        rows,j = order[s:e],torch.arange(lengths[e-1], device=n.device)
+        inside = j < n[s:e, None]
+        at = torch.where(inside, g.starts[rows][:, None] + j, 0) # [rows, most]
+        v = vectors.index_select(0, g.cols[at].flatten()).view(*at.shape, k)
+        res[rows] = (v * (weights[at] * inside)[..., None]).mT @ v
+        s = e
+    return res
+
 def row_precisions(
     g, # Ratings by row
     vectors, # Vectors of the other side [columns, k]
@@ -138,6 +158,7 @@ def row_precisions(
     "Precisions [rows, k, k] of the rows of `g`, whose ratings have `weights` [n]"
     row_count,k = len(g.starts) - 1,vectors.shape[1]
     if row_count <= 4 or len(g.cols) > 2000 * row_count: return prior + _few_precisions(g, vectors, weights)
+    if vectors.numel() > cache: return prior + _padded_precisions(g, vectors, weights, cache)
     if len(g.cols) < len(vectors):
         vectors,g = vectors.index_select(0, g.cols),RatingsCSR(g.order, torch.arange(len(g.cols), device=g.cols.device), g.starts)
     step = max(1, cache // max(1, vectors.numel()))
