@@ -31,9 +31,13 @@ def fold_in():
     assert len(few.recommend(10)) == 10 * len(few) > 190_000
     assert np.isfinite(new.predict(new.ids.ids[:5000].tolist(), film, interval=.9).high).all()
 def interview(): assert len(Interview(learn, page_size=5).next_page()) == 5
+def choice(): assert learn.choice.users.shape == (users, 32) and learn.choice.curve[1] > 0
+def lists():
+    for order in ('value', 'chance', 'rating'): assert learn.recommend(some, 10, rank_by=order).item.notna().all()
+    assert len(learn.similar_users(some[:20], 5)) == 100
 '''
 
-QUESTIONS = 'predict', 'interval', 'similar_items', 'fold_in', 'interview'
+QUESTIONS = 'predict', 'interval', 'similar_items', 'choice', 'lists', 'fold_in', 'interview'
 
 def run(code): return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
 
