@@ -388,7 +388,7 @@ def test_recommend_against_a_loop(learn, sim, exclude, min_ratings):
 def test_recommend_in_blocks_is_the_same(learn, monkeypatch):
     whole = learn.recommend(list(range(40)), 5)
     monkeypatch.setattr('fastcf.rank.best.blocks_of', partial(blocks_of, budget=300))
-    pd.testing.assert_frame_equal(learn.recommend(list(range(40)), 5), whole)
+    pd.testing.assert_frame_equal(learn.recommend(list(range(40)), 5), whole, atol=1e-4, rtol=0) # scores are compared to five decimals, and rounding may put one on either side
 
 def test_recommend_gives_what_there_is(learn):
     got = learn.recommend(3, 1000, rank_by='rating')
