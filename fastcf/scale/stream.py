@@ -104,7 +104,7 @@ def encode_ratings(
     part.mkdir(parents=True)
     rows = _write_columns(part, files, columns, ids, valid_pct, np.random.default_rng(seed), weight_transform)
     for side,o in zip(('users', 'items'), ids): pq.write_table(pa.table({'id': o}), part/f'{side}.parquet')
-    (part/'ratings.json').write_text(json.dumps(dict(version=2, columns=columns, rows=rows, source=_source(files), settings=[columns, valid_pct, seed, weight_transform])))
+    (part/'ratings.json').write_text(json.dumps(dict(version=2, columns=columns, rows=rows, source=_source(files), settings=[columns, valid_pct, seed, weight_transform]), default=lambda o: o.item())) # NumPy's numbers too
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
     return folder

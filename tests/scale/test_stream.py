@@ -325,6 +325,14 @@ def test_a_folder_serves_ratings_or_interactions_as_asked(tmp_path):
     assert not ask().is_interactions and ask(rating_name=False).is_interactions and ask(weight_name='rating').catalog.value_name == 'rating'
     assert ask(weight_name='rating', weight_transform=2).train_ds.ratings.max() == 2 and not ask().is_interactions
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    write(frame(), tmp_path/'in')
+    ask = lambda: CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', weight_name='rating', weight_transform=np.float32(2), valid_pct=np.float32(.1), seed=3, device='cpu')
+    assert ask().train_ds.ratings.max() == 2
+    at = (tmp_path/'out/ratings.json').stat().st_mtime_ns
+    ask()
+    assert (tmp_path/'out/ratings.json').stat().st_mtime_ns == at # not numbered again
+
 def test_pairs_alone_are_understood_as_interactions(tmp_path):
     write(frame()[['who', 'what']], tmp_path/'in')
     with pytest.warns(UserWarning, match='no column of ratings: understood as interactions'): dls = CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', device='cpu')
