@@ -16,12 +16,12 @@ from ..core import HAS_NUMBA,check_types
 from .loops import distinct_rows,fast,pair_gradients,pair_scores
 
 # %% ../../nbs/scale/00_row_tables.ipynb #b001a0c4
-def distinct(rows, seen=()):
+def distinct(rows, seen):
     "Different rows [m], and which of them each is [b], `None` if each is there once and in that order; `seen` keeps what was found before"
     known = next((o for o in seen if torch.equal(o[0], rows)), None)
     if known is None:
         known = rows,*(map(torch.from_numpy, _hashed(rows)) if HAS_NUMBA and rows.is_cpu else torch.unique(rows, return_inverse=True))
-        if isinstance(seen, list): seen.append(known)
+        seen.append(known)
     return known[1:]
 
 def _hashed(rows):
@@ -29,7 +29,7 @@ def _hashed(rows):
     n = fast(distinct_rows)(rows.numpy(), unique, inverse)
     return unique[:n],inverse
 
-def sum_duplicates(grad, seen=()):
+def sum_duplicates(grad, seen):
     "Different rows [m] of a sparse gradient, and the sum of what was said of each [m, k]"
     unique,inverse = distinct(grad._indices()[0], seen)
     values = grad._values().flatten(1)
