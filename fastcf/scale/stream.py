@@ -94,6 +94,7 @@ def encode_ratings(
     if Path(parquet).resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ValueError(f"folder: {folder} lies within {parquet}, and would be read with it the next time. Pass a folder elsewhere.")
     if weight_transform == 'capped': raise ValueError("weight_transform: 'capped' needs all weights at once. Pass 'log1p', or the number that no weight may exceed.")
+    transform_weights(np.ones(1), weight_transform) # is the argument one?
     columns = _columns_of(files, (user_name, item_name, rating_name), weight_name)
     names = list(columns.values())
     pools = _unique_ids(files, names[:2])

@@ -346,7 +346,7 @@ def test_weights_that_are_none_are_named(tmp_path, weights, said):
 @pytest.mark.parametrize('kwargs,error,said', [
     (dict(weight_name='rating', rating_name='rating'), ValueError, 'weight_name: these rows have ratings already'), (dict(weight_name='plays'), ValueError, 'no such column for weight_name'),
     (dict(weight_name='who'), ValueError, 'one column would serve twice'), (dict(weight_name='rating', weight_transform='capped'), ValueError, "'capped' needs all weights at once"),
-    (dict(weight_name='rating', weight_transform='square'), ValueError, 'weight_transform: expected'), (dict(liked=4.), TypeError, 'liked: needs all ratings in memory')])
+    (dict(weight_name='rating', weight_transform='square'), ValueError, 'weight_transform: expected'), (dict(rating_name=False, weight_transform='log2'), ValueError, 'weight_transform: expected'), (dict(liked=4.), TypeError, 'liked: needs all ratings in memory')])
 def test_what_cannot_be_asked_of_interactions_on_disk(tmp_path, kwargs, error, said):
     write(frame(), tmp_path/'in')
     with pytest.raises(error, match=said): CFDataLoaders.from_parquet(tmp_path/'in', folder=tmp_path/'out', **kwargs)
